@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every option, by group, with its unit in the help text. Nothing is read when this is imported."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import logging
+import socket
+from collections.abc import Iterable
+from typing import Any
+
+from keystoneauth1 import loading as ks_loading
+from oslo_config import cfg
+from oslo_config import types as cfg_types
+from oslo_db import options as db_options
+from oslo_log import log
+from oslo_middleware import cors
+from oslo_policy import opts as policy_opts
+
+PROJECT = "cyborg-lite"
+
+DEFAULT_OPTIONS = (
+    cfg.HostAddressOpt(
+        "my_ip", default="127.0.0.1", help="Address of this host, used in messages only."),
+    cfg.StrOpt(
+        "host", default=socket.gethostname(), sample_default="node7", regex=r"^[A-Za-z0-9._-]+$",
+        max_length=255,
+        help="Name of this host: the one that Nova uses for its compute node. Several agents may "
+             "run on one machine under different names."),
+)
+
+API_OPTIONS = (
+    cfg.HostAddressOpt("host_ip", default="127.0.0.1", help="Address to listen on."),
+    cfg.PortOpt("port", default=6666, help="Port to listen on."),
+    cfg.IntOpt("api_workers", default=1, min=1, max=64, help="Processes that serve requests."),
+    cfg.IntOpt("api_threads", default=16, min=1, max=256, help="Threads of each process."),
+    cfg.StrOpt("public_endpoint", sample_default="https://cloud.example.org/accelerator",
+               help="Base of the links in answers. When unset, the request's own mount point."),
+    cfg.StrOpt("auth_strategy", default="keystone", choices=("keystone", "noauth"),
+               help="Who says who the caller is. noauth believes the X-User-Id, X-Project-Id, "
+                    "X-Roles and X-Service-Roles headers of any client."),
+    cfg.BoolOpt("allow_noauth_beyond_loopback", default=False,
+                help="Let noauth listen on an address that is not a loopback address."),
+    cfg.StrOpt("api_paste_config", default="api-paste.ini",
+               help="The pipeline of middleware; looked for beside the configuration files, then "
+                    "the one that came with the package is taken."),
+    cfg.IntOpt("max_limit", default=1000, min=1, help="Largest page of a list, in entries."),
+    cfg.IntOpt("max_accelerators_per_profile", default=64, min=1, max=1000,
+               help="Most accelerators that all groups of one device profile may ask for."),
+    cfg.IntOpt("rpc_timeout", default=30, min=2, max=300,
+               help="Seconds that a request waits for a conductor before it answers 503."),
+)
+
+CONDUCTOR_OPTIONS = (
+    cfg.IntOpt("workers", default=1, min=1, max=64, help="Conductor processes on this host."),
+    cfg.IntOpt("bind_timeout", default=120, min=5,
+               help="Seconds after which a bind that is not finished has failed. Keep it below "
+                    "Nova's arq_binding_timeout (300)."),
+    cfg.IntOpt("service_down_time", default=60, min=5,
+               help="Seconds without a heartbeat after which an agent counts as down."),
+    cfg.IntOpt("unbound_arq_ttl", default=86400, min=60,
+               help="Seconds after which an ARQ that is bound to nothing is deleted."),
+    cfg.IntOpt("placement_sync_interval", default=600, min=5,
+               help="Seconds between two comparisons of a host with Placement when nothing "
+                    "changed. What changed is synchronized at once."),
+    cfg.IntOpt("placement_sync_concurrency", default=8, min=1, max=64,
+               help="Requests to Placement under way at one time, for one host."),
+    cfg.IntOpt("agent_rpc_timeout", default=60, min=2, max=600,
+               help="Seconds that a conductor waits for an agent to prepare or clean."),
+    cfg.IntOpt("event_give_up", default=600, min=1,
+               help="Seconds after which an event that Nova refuses (404, 422) is dropped. One "
+                    "that Nova could not be given (no answer, 5xx) is kept ten times as long."),
+)
+
+AGENT_OPTIONS = (
+    cfg.ListOpt("enabled_drivers", default=["fake_driver"],
+                help="Drivers to load, by entry point name. Where two could offer one function, "
+                     "the one named first has it."),
+    cfg.StrOpt("resource_provider_name", sample_default="node7.example.org",
+               help="Name of this host's compute node provider in Placement. When unset, the "
+                    "fully qualified host name, then [DEFAULT] host."),
+    cfg.FloatOpt("report_interval", default=10, min=0.1, help="Seconds between two heartbeats."),
+    cfg.FloatOpt("discover_interval", default=60, min=0.1,
+                 help="Seconds between two discoveries when the kernel announces nothing."),
+    cfg.StrOpt("sysfs_root", default="/sys", help="Where sysfs is mounted, or a recorded tree."),
+    cfg.StrOpt("proc_root", default="/proc", help="Where procfs is mounted, or a recorded tree."),
+    cfg.StrOpt("dev_root", default="/dev", help="Where device nodes are."),
+    cfg.StrOpt("state_path", default="/var/lib/cyborg-lite", help="Where the agent keeps state."),
+    cfg.StrOpt("device_config_dir", default="/etc/cyborg-lite/devices.d",
+               help="Directory of device files (*.yaml)."),
+)
+
+PCI_OPTIONS = (
+    cfg.MultiOpt(
+        "device_spec", item_type=cfg_types.String(), default=[],
+        deprecated_name="passthrough_whitelist",
+        help="Which PCI functions pci_driver offers: a JSON object, or a list of them, as in "
+             "Nova's [pci] device_spec. May be given several times. Keys: vendor_id, product_id, "
+             "address (globs, or an object of regular expressions), resource_class, traits. "
+             'Example: {"vendor_id": "10de", "product_id": "1eb8"}'),
+)
+
+FAKE_OPTIONS = (
+    cfg.IntOpt("num_devices", default=1, min=0, max=4096, help="Devices that fake_driver reports."),
+    cfg.IntOpt("num_handles", default=16, min=1, max=4096, help="Attach handles of each device."),
+)
+
+OWN_OPTIONS: dict[str | None, tuple[Any, ...]] = {
+    None: DEFAULT_OPTIONS, "api": API_OPTIONS, "conductor": CONDUCTOR_OPTIONS,
+    "agent": AGENT_OPTIONS, "pci": PCI_OPTIONS, "fake": FAKE_OPTIONS,
+}
+
+_CLIENT_GROUPS = {"placement": "placement", "nova": "compute"}
+
+
+def _client_options(service_type: str) -> list[Any]:
+    adapter = copy.deepcopy(ks_loading.get_adapter_conf_options(include_deprecated=False))
+    for option in adapter:
+        if option.dest == "service_type":
+            option.default = service_type
+        if option.dest == "valid_interfaces":
+            option.default = ["internal", "public"]
+    return [*adapter, *ks_loading.get_session_conf_options()]
+
+
+def register(conf: cfg.ConfigOpts) -> cfg.ConfigOpts:
+    """Register every option of ours, and the libraries' whose defaults we set; returns `conf`."""
+    for group, options in OWN_OPTIONS.items():
+        conf.register_opts(options, group=group)
+    for group, service_type in _CLIENT_GROUPS.items():
+        conf.register_opts(_client_options(service_type), group=group)
+        ks_loading.register_auth_conf_options(conf, group)
+    log.register_options(conf)
+    log.set_defaults(default_log_levels=[
+        *log.get_default_log_levels(), "oslo.messaging=INFO", "alembic=WARN", "WSME=WARN"])
+    conf.register_opts(db_options.database_opts, group="database")
+    policy_opts.set_defaults(conf)
+    cors.set_defaults(
+        allow_headers=["X-Auth-Token", "OpenStack-API-Version", "X-OpenStack-Request-ID",
+                       "Content-Type", "If-Match"],
+        expose_headers=["OpenStack-API-Version", "OpenStack-API-Minimum-Version",
+                        "OpenStack-API-Maximum-Version", "X-OpenStack-Request-ID", "ETag"],
+        allow_methods=["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH"])
+    return conf
+
+
+def load(arguments: list[str], conf: cfg.ConfigOpts | None = None) -> cfg.ConfigOpts:
+    """Read command line and configuration files into a registered `conf`.
+
+    Raises cfg.Error, whose text names group, option and value.
+    """
+    conf = register(conf or cfg.CONF)
+    conf(arguments, project=PROJECT, prog=PROJECT, version=version())
+    return conf
+
+
+def version() -> str:
+    """The installed version, or 0 when run from a checkout that was never installed."""
+    from importlib import metadata
+    try:
+        return metadata.version("cyborg-lite")
+    except metadata.PackageNotFoundError:
+        return "0"
+
+
+def set_up_logging(conf: cfg.ConfigOpts) -> None:
+    """Start oslo.log; Python warnings go to the log too."""
+    logging.captureWarnings(True)
+    log.setup(conf, PROJECT)
+
+
+def list_options() -> Iterable[tuple[str | None, list[Any]]]:
+    """Every option of ours, for oslo.config's sample generator."""
+    yield from ((group, list(options)) for group, options in OWN_OPTIONS.items())
+    for group, service_type in _CLIENT_GROUPS.items():
+        auth = itertools.chain(ks_loading.get_auth_common_conf_options(),
+                               ks_loading.get_auth_plugin_conf_options("password"))
+        yield group, [*_client_options(service_type), *auth]

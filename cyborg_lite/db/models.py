@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables, constraints, indexes. No methods; types and states are strings, not database enums.
+
+Rows never leave `db/`. Times are naive UTC. Text compares by its bytes on every database, hence
+the collation for MySQL.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+metadata = sa.MetaData(naming_convention={
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+})
+
+MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+
+Moment = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+LongText = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+Uuid = sa.String(36)
+Name = sa.String(255)
+
+
+def _key() -> sa.Column[int]:
+    return sa.Column("id", sa.Integer, primary_key=True, autoincrement=True)
+
+
+def _times() -> tuple[sa.Column[sa.DateTime], sa.Column[sa.DateTime]]:
+    return (sa.Column("created_at", Moment, nullable=False), sa.Column("updated_at", Moment))
+
+
+device_profiles = sa.Table(
+    "device_profiles", metadata,
+    _key(),
+    sa.Column("uuid", Uuid, nullable=False, unique=True),
+    sa.Column("name", Name, nullable=False, unique=True),
+    sa.Column("description", sa.Text),
+    sa.Column("groups", LongText, nullable=False, comment="JSON list"),
+    *_times(),
+    **MYSQL)
+
+hosts = sa.Table(
+    "hosts", metadata,
+    _key(),
+    sa.Column("name", Name, nullable=False, unique=True),
+    sa.Column("resource_provider_name", Name, nullable=False,
+              comment="of the compute node in Placement"),
+    sa.Column("digest", sa.String(64), comment="of the last stored report"),
+    sa.Column("last_seen", Moment, comment="coarse: written at most every few seconds"),
+    sa.Column("agent_version", sa.String(64)),
+    sa.Column("drivers", LongText, comment="JSON list"),
+    sa.Column("generation", sa.Integer, nullable=False, default=0,
+              comment="raised by every change that Placement has to learn"),
+    sa.Column("synced_generation", sa.Integer, nullable=False, default=0,
+              comment="below generation: the host is dirty"),
+    sa.Column("synced_at", Moment),
+    sa.Column("sync_attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("sync_due_at", Moment, nullable=False, index=True),
+    sa.Column("lease_owner", Uuid),
+    sa.Column("lease_until", Moment),
+    *_times(),
+    **MYSQL)
+
+devices = sa.Table(
+    "devices", metadata,
+    _key(),
+    sa.Column("uuid", Uuid, nullable=False, unique=True),
+    sa.Column("hostname", Name, nullable=False, index=True),
+    sa.Column("address", Name, nullable=False, comment="identity on the host"),
+    sa.Column("type", sa.String(32), nullable=False, index=True),
+    sa.Column("vendor", Name, nullable=False, index=True),
+    sa.Column("model", Name, nullable=False),
+    sa.Column("std_board_info", sa.Text),
+    sa.Column("vendor_board_info", sa.Text),
+    sa.Column("driver", sa.String(64), nullable=False, comment="entry point name"),
+    sa.Column("pci_address", sa.String(32)),
+    sa.Column("numa_node", sa.Integer),
+    sa.Column("status", sa.String(16), nullable=False),
+    *_times(),
+    **MYSQL)
+
+deployables = sa.Table(
+    "deployables", metadata,
+    _key(),
+    sa.Column("uuid", Uuid, nullable=False, unique=True),
+    sa.Column("device_id", sa.ForeignKey("devices.id", ondelete="CASCADE"), nullable=False,
+              index=True),
+    sa.Column("name", Name, nullable=False, index=True, comment="<host>_<name on the host>"),
+    sa.Column("rp_uuid", Uuid, nullable=False, unique=True),
+    sa.Column("driver_name", Name),
+    sa.Column("bitstream_id", Uuid),
+    sa.Column("num_accelerators", sa.Integer, nullable=False),
+    sa.Column("prepares", sa.Boolean, nullable=False, comment="host work before use"),
+    sa.Column("cleans", sa.Boolean, nullable=False, comment="host work before reuse"),
+    *_times(),
+    **MYSQL)
+
+attributes = sa.Table(
+    "attributes", metadata,
+    _key(),
+    sa.Column("uuid", Uuid, nullable=False, unique=True),
+    sa.Column("deployable_id", sa.ForeignKey("deployables.id", ondelete="CASCADE"),
+              nullable=False),
+    sa.Column("key", Name, nullable=False, index=True),
+    sa.Column("value", sa.Text, nullable=False),
+    sa.Column("origin", sa.String(16), nullable=False, comment="agent or operator"),
+    *_times(),
+    sa.UniqueConstraint("deployable_id", "key"),
+    **MYSQL)
+
+attach_handles = sa.Table(
+    "attach_handles", metadata,
+    _key(),
+    sa.Column("uuid", Uuid, nullable=False, unique=True),
+    sa.Column("deployable_id", sa.ForeignKey("deployables.id", ondelete="CASCADE"),
+              nullable=False),
+    sa.Column("type", sa.String(16), nullable=False),
+    sa.Column("info", sa.Text, nullable=False, comment="JSON object, keys sorted"),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("state_reason", sa.Text),
+    sa.Column("arq_uuid", Uuid, unique=True, comment="who holds it; the ARQ does not point back"),
+    sa.Column("lease_owner", Uuid, comment="the conductor that has it cleaned"),
+    sa.Column("lease_until", Moment),
+    *_times(),
+    sa.Index("ix_attach_handles_deployable_id_state", "deployable_id", "state"),
+    sa.Index("ix_attach_handles_state", "state"),
+    **MYSQL)
+
+arq_sets = sa.Table(
+    "arq_sets", metadata,
+    sa.Column("instance_uuid", Uuid, primary_key=True),
+    sa.Column("migration_uuid", Uuid, primary_key=True, default="",
+              comment="empty for the active set"),
+    sa.Column("created_at", Moment, nullable=False),
+    **MYSQL)
+"""One row a set, so that the database itself refuses a second set of one instance."""
+
+arqs = sa.Table(
+    "arqs", metadata,
+    _key(),
+    sa.Column("uuid", Uuid, nullable=False, unique=True),
+    sa.Column("project_id", Name, index=True),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("state_reason", sa.Text),
+    sa.Column("device_profile_id", sa.ForeignKey("device_profiles.id", ondelete="RESTRICT"),
+              nullable=False, index=True),
+    sa.Column("device_profile_name", Name, nullable=False),
+    sa.Column("device_profile_group_id", sa.Integer, nullable=False),
+    sa.Column("device_profile_group", sa.Text, nullable=False,
+              comment="JSON object: the group as it was when the ARQ was created"),
+    sa.Column("instance_uuid", Uuid, index=True),
+    sa.Column("hostname", Name, index=True),
+    sa.Column("device_rp_uuid", Uuid, index=True),
+    sa.Column("lease_owner", Uuid, comment="the conductor that finishes the bind"),
+    sa.Column("lease_until", Moment),
+    *_times(),
+    sa.Index("ix_arqs_state_updated_at", "state", "updated_at"),
+    **MYSQL)
+
+events = sa.Table(
+    "events", metadata,
+    _key(),
+    sa.Column("instance_uuid", Uuid, nullable=False),
+    sa.Column("arq_uuid", Uuid, nullable=False, index=True),
+    sa.Column("status", sa.String(16), nullable=False, comment="completed or failed"),
+    sa.Column("request_id", sa.String(64)),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("due_at", Moment, nullable=False, index=True),
+    sa.Column("lease_owner", Uuid),
+    sa.Column("created_at", Moment, nullable=False),
+    **MYSQL)
+"""What Nova has not taken yet. `due_at` is also the end of the lease of who delivers it."""

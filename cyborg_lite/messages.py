@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every shape that crosses RPC: frozen dataclasses, nothing else.
+
+No input or output here, no defaults that compute, no behaviour. The rule for a change is
+additive: a new field has a default, a field never changes meaning, type or name (`rpc.py`
+keeps the history). Times are ISO 8601 text in UTC.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import field
+
+message = dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+
+
+# --- what the API asks and gets ---------------------------------------------------------------
+
+
+@message
+class Arq:
+    """One accelerator wanted for, or held by, one instance."""
+
+    uuid: str
+    state: str
+    device_profile_name: str
+    device_profile_group_id: int
+    project_id: str | None = None
+    hostname: str | None = None
+    device_rp_uuid: str | None = None
+    instance_uuid: str | None = None
+    attach_handle_type: str | None = None
+    attach_handle_uuid: str | None = None
+    attach_handle_info: dict[str, str] = field(default_factory=dict)
+    state_reason: str | None = None
+    created_at: str | None = None
+    updated_at: str | None = None
+
+
+@message
+class ArqQuery:
+    """Which ARQs to list; what is None does not restrict. `project_id` is the caller's scope."""
+
+    project_id: str | None = None
+    instance_uuid: str | None = None
+    states: list[str] | None = None
+
+
+@message
+class BindRequest:
+    """Give the ARQ a handle of that provider on that host, for that instance.
+
+    `project_id`: whose the ARQ is from now on; None leaves it.
+    """
+
+    arq_uuid: str
+    hostname: str
+    device_rp_uuid: str
+    instance_uuid: str
+    project_id: str | None = None
+
+
+@message
+class DeviceProfile:
+    """Named list of groups that an operator offers.
+
+    groups: one mapping a group, keys `resources:CLASS`, `trait:NAME` or `accel:KEY`.
+    """
+
+    uuid: str
+    name: str
+    description: str | None = None
+    groups: list[dict[str, str]] = field(default_factory=list)
+    created_at: str | None = None
+    updated_at: str | None = None
+
+
+@message
+class Device:
+    """One physical card on one host."""
+
+    uuid: str
+    type: str
+    vendor: str
+    model: str
+    std_board_info: str | None
+    vendor_board_info: str | None
+    hostname: str
+    status: str
+    created_at: str | None = None
+    updated_at: str | None = None
+
+
+@message
+class DeviceQuery:
+    """Which devices to list; what is None does not restrict."""
+
+    type: str | None = None
+    vendor: str | None = None
+    hostname: str | None = None
+
+
+@message
+class Deployable:
+    """Part of a device that is offered as one resource provider.
+
+    attributes: pairs of key and value, in key order.
+    """
+
+    uuid: str
+    id: int
+    parent_id: int | None
+    root_id: int | None
+    name: str
+    num_accelerators: int
+    device_id: int
+    rp_uuid: str | None
+    driver_name: str | None
+    bitstream_id: str | None = None
+    attributes: list[list[str]] = field(default_factory=list)
+    created_at: str | None = None
+    updated_at: str | None = None
+
+
+@message
+class DeployableQuery:
+    """Which deployables to list; what is None does not restrict."""
+
+    name: str | None = None
+
+
+@message
+class Attribute:
+    """Key and value on a deployable; `trait*` keys become Placement traits."""
+
+    uuid: str
+    deployable_id: int
+    key: str
+    value: str
+    created_at: str | None = None
+    updated_at: str | None = None
+
+
+# --- what an agent reports --------------------------------------------------------------------
+
+
+@message
+class ReportedHandle:
+    """What one ARQ gets. `type` and `info` are its identity within the deployable.
+
+    type: PCI, MDEV or TEST_PCI. info: for PCI domain, bus, device, function as hex text.
+    """
+
+    type: str
+    info: dict[str, str]
+
+
+@message
+class ReportedDeployable:
+    """One resource provider, as a driver sees it.
+
+    name: unique on the host, without the host's name.
+    prepares, cleans: whether a handle needs host work before use and before reuse.
+    """
+
+    name: str
+    resource_class: str
+    handles: list[ReportedHandle]
+    traits: list[str] = field(default_factory=list)
+    driver_name: str | None = None
+    attributes: dict[str, str] = field(default_factory=dict)
+    prepares: bool = False
+    cleans: bool = False
+
+
+@message
+class ReportedDevice:
+    """One card, as a driver sees it.
+
+    address: its identity on the host, such as the PCI address `0000:41:00.0`.
+    driver: the entry point name of the driver that reports it.
+    """
+
+    address: str
+    type: str
+    vendor: str
+    model: str
+    driver: str
+    deployables: list[ReportedDeployable]
+    std_board_info: str | None = None
+    vendor_board_info: str | None = None
+    pci_address: str | None = None
+    numa_node: int | None = None
+
+
+@message
+class HostReport:
+    """All devices of a host at one moment.
+
+    failed_drivers: their devices are unknown at this moment, which is not the same as gone.
+    """
+
+    host: str
+    resource_provider_name: str
+    digest: str
+    devices: list[ReportedDevice]
+    failed_drivers: list[str] = field(default_factory=list)
+    drivers: list[str] = field(default_factory=list)
+    version: str | None = None
+
+
+@message
+class Heartbeat:
+    """The agent is alive and its last report had this digest."""
+
+    host: str
+    resource_provider_name: str
+    digest: str
+
+
+@message
+class HeartbeatReply:
+    """report_wanted: the conductor does not know this digest."""
+
+    report_wanted: bool
+
+
+# --- what a conductor asks of an agent --------------------------------------------------------
+
+
+@message
+class HandleTask:
+    """One handle to prepare or to clean, keyed by its uuid: repeating it is harmless."""
+
+    handle_uuid: str
+    deployable_name: str
+    device_address: str
+    driver: str
+    type: str
+    info: dict[str, str]
+    instance_uuid: str | None = None
+
+
+@message
+class HandleResult:
+    """What became of one task; error is None when it was done."""
+
+    handle_uuid: str
+    error: str | None = None

@@ -1,0 +1,447 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How messages travel: the codec, the two buses, the two clients, the server's dispatcher.
+
+No business decisions here. A reply is always `{"result": ...}` or `{"error": {...}}`: an error is
+data, so no class name and no traceback of a peer is ever rebuilt from the wire.
+
+History (each change of a method or a message adds a line and raises the minor number):
+
+1.0  device profiles, ARQs with bind and unbind, devices, deployables, attributes, heartbeat and
+     report to the conductor; prepare and clean to the agent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import dataclasses
+import functools
+import inspect
+import json
+import logging
+import time
+import types
+import typing
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
+from typing import get_args
+from typing import get_origin
+from typing import get_type_hints
+from typing import Protocol
+from typing import TypeVar
+from typing import Union
+
+import oslo_messaging
+from oslo_config import cfg
+
+from cyborg_lite import auth
+from cyborg_lite import errors
+from cyborg_lite import messages
+
+LOG = logging.getLogger(__name__)
+
+VERSION = "1.0"
+CONDUCTOR_TOPIC = "cyborg_lite.conductor"
+AGENT_TOPIC = "cyborg_lite.agent"
+
+ANSWER_MARGIN_S = 1.0
+"""Work must be committed this long before the caller gives up, so that the answer arrives."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# --- codec ------------------------------------------------------------------------------------
+
+
+def encode(value: Any) -> Any:
+    """Turn messages, nested in lists and dicts, into plain JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {name: encode(getattr(value, name)) for name in _field_names(type(value))}
+    if isinstance(value, list | tuple):
+        return [encode(item) for item in value]
+    if isinstance(value, dict):
+        return {key: encode(item) for key, item in value.items()}
+    return value
+
+
+def decode(hint: Any, data: Any) -> Any:
+    """Rebuild a value of type `hint` from plain JSON values.
+
+    A field that we don't know is ignored, a missing one takes its default.
+    Raises TypeError when the data does not fit.
+    """
+    return _decoder(hint)(data)
+
+
+@functools.cache
+def _field_names(cls: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(cls))
+
+
+@functools.cache
+def _decoder(hint: Any) -> Callable[[Any], Any]:
+    if hint is Any:
+        return lambda data: data
+    if dataclasses.is_dataclass(hint):
+        return _message_decoder(typing.cast(type, hint))
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        inner = _decoder(next(arg for arg in args if arg is not type(None)))
+        return lambda data: None if data is None else inner(data)
+    if origin is list:
+        item = _decoder(args[0])
+        return lambda data: [item(entry) for entry in _checked(list, data)]
+    if origin is dict:
+        item = _decoder(args[1])
+        return lambda data: {key: item(entry) for key, entry in _checked(dict, data).items()}
+    if hint is float:
+        return lambda data: float(_checked((int, float), data))
+    return lambda data: _checked(hint, data)
+
+
+def _message_decoder(cls: type) -> Callable[[Any], Any]:
+    hints = get_type_hints(cls)
+    fields = [(name, _decoder(hints[name])) for name in _field_names(cls)]
+
+    def decode_message(data: Any) -> Any:
+        _checked(dict, data)
+        return cls(**{name: build(data[name]) for name, build in fields if name in data})
+
+    return decode_message
+
+
+def _checked(kind: Any, data: Any) -> Any:
+    if not isinstance(data, kind) or (isinstance(data, bool) and kind is int):
+        raise TypeError(f"expected {kind}, got {type(data).__name__}")
+    return data
+
+
+# --- buses ------------------------------------------------------------------------------------
+
+
+class Bus(Protocol):
+    """Carries one call to a server of `topic`, the one named `server` if given."""
+
+    def call(self, topic: str, server: str | None, method: str, context: dict[str, Any],
+             arguments: dict[str, Any], timeout_s: float) -> Any: ...
+
+
+class Dispatcher:
+    """Runs the exposed functions of one endpoint: decodes, checks the deadline, encodes."""
+
+    def __init__(self, endpoint: object) -> None:
+        self._functions = {
+            name: function for name, function in inspect.getmembers(endpoint, callable)
+            if getattr(function, "exposed", False)
+        }
+        self._hints = {name: get_type_hints(function)
+                       for name, function in self._functions.items()}
+
+    def dispatch(self, method: str, context: dict[str, Any], arguments: dict[str, Any]) -> Any:
+        """Return `{"result": ...}` or `{"error": ...}`; never raises."""
+        with auth.call_context(context), _deadline(context.get("deadline")):
+            try:
+                function = self._functions[method]
+                hints = self._hints[method]
+                check_deadline()
+                result = function(**{name: decode(hints[name], value)
+                                     for name, value in arguments.items() if name in hints})
+                return {"result": encode(result)}
+            except errors.Error as error:
+                return {"error": {"slug": error.slug, "detail": error.detail}}
+            except Exception:
+                LOG.exception("RPC %s failed", method)
+                return {"error": {"slug": errors.Error.slug, "detail":
+                                  "An unexpected error; the service's log has the details."}}
+
+
+def exposed(function: F) -> F:
+    """Mark a method of an endpoint as callable by RPC."""
+    function.exposed = True  # type: ignore[attr-defined]
+    return function
+
+
+class LocalBus:
+    """All services in one process: a call is a function call, its payload still travels as JSON."""
+
+    def __init__(self) -> None:
+        self._servers: dict[tuple[str, str | None], Dispatcher] = {}
+
+    def serve(self, topic: str, server: str, endpoint: object) -> Callable[[], None]:
+        """Answer calls to topic and server; returns the function that stops it."""
+        dispatcher = Dispatcher(endpoint)
+        self._servers[topic, server] = dispatcher
+        self._servers.setdefault((topic, None), dispatcher)
+
+        def stop() -> None:
+            self._servers = {key: value for key, value in self._servers.items()
+                             if value is not dispatcher}
+        return stop
+
+    def call(self, topic: str, server: str | None, method: str, context: dict[str, Any],
+             arguments: dict[str, Any], timeout_s: float) -> Any:
+        dispatcher = self._servers.get((topic, server))
+        if dispatcher is None:
+            raise errors.Unavailable(f"Nobody serves {topic} {server or ''}".rstrip())
+        wire = json.dumps([context, arguments])
+        reply = json.dumps(dispatcher.dispatch(method, *json.loads(wire)))
+        return json.loads(reply)
+
+
+class MessagingBus:
+    """oslo.messaging, in practice RabbitMQ."""
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self._conf = conf
+        self._transport = oslo_messaging.get_rpc_transport(conf)
+        self._clients: dict[str, Any] = {}
+
+    def serve(self, topic: str, server: str, endpoint: object) -> Callable[[], None]:
+        """Answer calls to topic and server; returns the function that stops it."""
+        target = oslo_messaging.Target(topic=topic, server=server)
+        rpc_server = oslo_messaging.get_rpc_server(
+            self._transport, target, [_MessagingEndpoint(Dispatcher(endpoint))],
+            executor="threading", access_policy=oslo_messaging.ExplicitRPCAccessPolicy)
+        rpc_server.start()
+
+        def stop() -> None:
+            rpc_server.stop()
+            rpc_server.wait()
+        return stop
+
+    def call(self, topic: str, server: str | None, method: str, context: dict[str, Any],
+             arguments: dict[str, Any], timeout_s: float) -> Any:
+        client = self._clients.get(topic)
+        if client is None:
+            client = self._clients[topic] = oslo_messaging.get_rpc_client(
+                self._transport, oslo_messaging.Target(topic=topic, version=VERSION))
+        # at_least_once makes the broker say at once that nobody listens
+        options = oslo_messaging.TransportOptions(at_least_once=True)
+        prepared = client.prepare(timeout=timeout_s, transport_options=options,
+                                  **({"server": server} if server else {}))
+        try:
+            return prepared.call(context, "dispatch", method=method, arguments=arguments)
+        except oslo_messaging.MessagingTimeout as error:
+            raise errors.Unavailable(
+                f"No answer from {topic} {server or ''} within {timeout_s:g} s") from error
+        except oslo_messaging.MessageDeliveryFailure as error:
+            raise errors.Unavailable("The message broker does not answer") from error
+        except oslo_messaging.exceptions.MessageUndeliverable as error:
+            raise errors.Unavailable(f"Nobody serves {topic} {server or ''}".rstrip()) from error
+
+
+class _MessagingEndpoint:
+    target = oslo_messaging.Target(version=VERSION)
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    @oslo_messaging.expose
+    def dispatch(self, context: dict[str, Any], method: str, arguments: dict[str, Any]) -> Any:
+        return self._dispatcher.dispatch(method, context, arguments)
+
+
+def bus_from(conf: cfg.ConfigOpts) -> MessagingBus:
+    """Return the bus that `transport_url` names."""
+    return MessagingBus(conf)
+
+
+# --- deadlines --------------------------------------------------------------------------------
+
+_DEADLINE: contextvars.ContextVar[float | None] = contextvars.ContextVar("deadline", default=None)
+
+
+@contextlib.contextmanager
+def _deadline(moment: float | None) -> Iterator[None]:
+    token = _DEADLINE.set(moment)
+    try:
+        yield
+    finally:
+        _DEADLINE.reset(token)
+
+
+def check_deadline() -> None:
+    """Raise DeadlinePassed when the caller has been told by now that its call failed.
+
+    Called when a call arrives and again before its transaction commits.
+    """
+    moment = _DEADLINE.get()
+    if moment is not None and time.time() > moment:
+        raise errors.DeadlinePassed()
+
+
+# --- clients ----------------------------------------------------------------------------------
+
+
+def _remote(function: F) -> F:
+    """Make a method, of which only the signature matters, a remote call."""
+    hints = get_type_hints(function)
+    returns = hints.pop("return", Any)
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(self: _Client, *args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(self, *args, **kwargs)
+        arguments = {name: encode(value) for name, value in list(bound.arguments.items())[1:]}
+        server = arguments.pop("agent_host", None)
+        reply = self.send(function.__name__, server, arguments)
+        return None if returns is type(None) else decode(returns, reply)
+
+    return typing.cast(F, call)
+
+
+class _Client:
+    topic: str
+
+    def __init__(self, bus: Bus, timeout_s: float) -> None:
+        self._bus = bus
+        self._timeout_s = timeout_s
+
+    def send(self, method: str, server: str | None, arguments: dict[str, Any]) -> Any:
+        """Call and wait; raises the peer's error, or Unavailable."""
+        context = auth.current_call()
+        context["deadline"] = time.time() + self._timeout_s - ANSWER_MARGIN_S
+        reply = self._bus.call(self.topic, server, method, context, arguments, self._timeout_s)
+        if "error" in reply:
+            raise errors.from_slug(reply["error"]["slug"], reply["error"]["detail"])
+        return reply["result"]
+
+
+class ConductorClient(_Client):
+    """What the API and the agents ask of any conductor. Each may raise Unavailable."""
+
+    topic = CONDUCTOR_TOPIC
+
+    @_remote
+    def create_device_profile(self, profile: messages.DeviceProfile) -> messages.DeviceProfile:
+        """Duplicate when the name or the uuid is taken."""
+        raise NotImplementedError
+
+    @_remote
+    def list_device_profiles(self, names: list[str] | None) -> list[messages.DeviceProfile]:
+        raise NotImplementedError
+
+    @_remote
+    def get_device_profile(self, uuid: str | None, name: str | None) -> messages.DeviceProfile:
+        """By either; NotFound."""
+        raise NotImplementedError
+
+    @_remote
+    def delete_device_profiles(self, uuids: list[str], names: list[str]) -> None:
+        """Delete those that can go; InUse or NotFound names the rest."""
+        raise NotImplementedError
+
+    @_remote
+    def create_arqs(self, device_profile_name: str,
+                    project_id: str | None) -> list[messages.Arq]:
+        """One ARQ per accelerator of each group, all or none; NotFound."""
+        raise NotImplementedError
+
+    @_remote
+    def list_arqs(self, query: messages.ArqQuery) -> list[messages.Arq]:
+        raise NotImplementedError
+
+    @_remote
+    def get_arq(self, uuid: str, project_id: str | None) -> messages.Arq:
+        """NotFound, also for another project's when `project_id` is given."""
+        raise NotImplementedError
+
+    @_remote
+    def bind_arqs(self, requests: list[messages.BindRequest]) -> None:
+        """AlreadyHasArqs, NotFound, StateConflict before anything changed; BindFailed after."""
+        raise NotImplementedError
+
+    @_remote
+    def unbind_arqs(self, uuids: list[str]) -> None:
+        """NotFound, StateConflict."""
+        raise NotImplementedError
+
+    @_remote
+    def delete_arqs(self, uuids: list[str], project_id: str | None,
+                    bound_too: bool) -> None:
+        """NotFound names the missing ones, after the rest was deleted.
+
+        Without `bound_too`, ServiceTokenMissing when one has an instance; then none is deleted.
+        """
+        raise NotImplementedError
+
+    @_remote
+    def delete_arqs_of_instance(self, instance_uuid: str) -> None:
+        """Idempotent."""
+        raise NotImplementedError
+
+    @_remote
+    def list_devices(self, query: messages.DeviceQuery) -> list[messages.Device]:
+        raise NotImplementedError
+
+    @_remote
+    def get_device(self, uuid: str) -> messages.Device:
+        raise NotImplementedError
+
+    @_remote
+    def set_device_status(self, uuid: str, status: str) -> None:
+        """status: enabled or maintaining. Repeating is harmless; NotFound."""
+        raise NotImplementedError
+
+    @_remote
+    def list_deployables(self, query: messages.DeployableQuery) -> list[messages.Deployable]:
+        raise NotImplementedError
+
+    @_remote
+    def get_deployable(self, uuid: str) -> messages.Deployable:
+        raise NotImplementedError
+
+    @_remote
+    def program_deployable(self, uuid: str, image_uuid: str) -> messages.Deployable:
+        """NotProgrammable with the reason."""
+        raise NotImplementedError
+
+    @_remote
+    def list_attributes(self, deployable_id: int | None,
+                        key: str | None) -> list[messages.Attribute]:
+        raise NotImplementedError
+
+    @_remote
+    def get_attribute(self, uuid: str) -> messages.Attribute:
+        raise NotImplementedError
+
+    @_remote
+    def create_attribute(self, deployable_id: int, key: str, value: str) -> messages.Attribute:
+        """NotFound for the deployable; Duplicate for the key."""
+        raise NotImplementedError
+
+    @_remote
+    def delete_attribute(self, uuid: str) -> None:
+        raise NotImplementedError
+
+    @_remote
+    def ping(self) -> None:
+        """Answers when the conductor and its database do."""
+        raise NotImplementedError
+
+    @_remote
+    def heartbeat(self, beat: messages.Heartbeat) -> messages.HeartbeatReply:
+        raise NotImplementedError
+
+    @_remote
+    def report(self, report: messages.HostReport) -> None:
+        """Store what the host has; the Placement sync follows."""
+        raise NotImplementedError
+
+
+class AgentClient(_Client):
+    """What a conductor asks of the agent of one host."""
+
+    topic = AGENT_TOPIC
+
+    @_remote
+    def prepare(self, agent_host: str,
+                tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
+        """Make the handles attachable; one result a task."""
+        raise NotImplementedError
+
+    @_remote
+    def clean(self, agent_host: str,
+              tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
+        """Make the handles ready for somebody else; one result a task."""
+        raise NotImplementedError
