@@ -73,7 +73,7 @@ def caller_from(environ: dict[str, Any], service_roles: frozenset[str],
                 enforcer: Enforcer) -> Caller:
     """Read what keystonemiddleware (or noauth) put into the WSGI environment."""
     context = oslo_context.RequestContext.from_environ(environ)
-    credentials = context.to_policy_values()
+    credentials = dict(context.to_policy_values())
     is_service = bool(service_roles & set(context.service_roles or ())) and (
         environ.get("HTTP_X_SERVICE_IDENTITY_STATUS", "Confirmed") == "Confirmed")
     return Caller(

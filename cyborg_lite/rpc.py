@@ -236,7 +236,7 @@ class _MessagingEndpoint:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
 
-    @oslo_messaging.expose
+    @oslo_messaging.expose  # type: ignore[untyped-decorator]
     def dispatch(self, context: dict[str, Any], method: str, arguments: dict[str, Any]) -> Any:
         return self._dispatcher.dispatch(method, context, arguments)
 

@@ -88,7 +88,8 @@ ARQ_MOVES = _table(
 HANDLE_MOVES = _table(
     Move("reserve", frozenset({FREE}), RESERVED),
     Move("use", frozenset({RESERVED}), IN_USE),
-    Move("release", frozenset({RESERVED, IN_USE, MISSING}), CLEANING),
+    Move("release", frozenset({RESERVED, IN_USE}), CLEANING),
+    Move("forget", frozenset({MISSING}), GONE),
     Move("cleaned", frozenset({CLEANING, FAILED}), FREE),
     Move("fail_clean", frozenset({CLEANING}), FAILED),
     Move("retry_clean", frozenset({FAILED}), CLEANING),

@@ -7,6 +7,8 @@ the collation for MySQL.
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
@@ -17,34 +19,36 @@ metadata = sa.MetaData(naming_convention={
     "pk": "pk_%(table_name)s",
 })
 
-MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
-
 Moment = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 LongText = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 Uuid = sa.String(36)
 Name = sa.String(255)
 
 
+def _table(name: str, *parts: sa.schema.SchemaItem) -> sa.Table:
+    return sa.Table(name, metadata, *parts, mysql_engine="InnoDB", mysql_charset="utf8mb4",
+                    mysql_collate="utf8mb4_bin")
+
+
 def _key() -> sa.Column[int]:
     return sa.Column("id", sa.Integer, primary_key=True, autoincrement=True)
 
 
-def _times() -> tuple[sa.Column[sa.DateTime], sa.Column[sa.DateTime]]:
+def _times() -> tuple[sa.Column[Any], sa.Column[Any]]:
     return (sa.Column("created_at", Moment, nullable=False), sa.Column("updated_at", Moment))
 
 
-device_profiles = sa.Table(
-    "device_profiles", metadata,
+device_profiles = _table(
+    "device_profiles",
     _key(),
     sa.Column("uuid", Uuid, nullable=False, unique=True),
     sa.Column("name", Name, nullable=False, unique=True),
     sa.Column("description", sa.Text),
     sa.Column("groups", LongText, nullable=False, comment="JSON list"),
-    *_times(),
-    **MYSQL)
+    *_times())
 
-hosts = sa.Table(
-    "hosts", metadata,
+hosts = _table(
+    "hosts",
     _key(),
     sa.Column("name", Name, nullable=False, unique=True),
     sa.Column("resource_provider_name", Name, nullable=False,
@@ -62,11 +66,10 @@ hosts = sa.Table(
     sa.Column("sync_due_at", Moment, nullable=False, index=True),
     sa.Column("lease_owner", Uuid),
     sa.Column("lease_until", Moment),
-    *_times(),
-    **MYSQL)
+    *_times())
 
-devices = sa.Table(
-    "devices", metadata,
+devices = _table(
+    "devices",
     _key(),
     sa.Column("uuid", Uuid, nullable=False, unique=True),
     sa.Column("hostname", Name, nullable=False, index=True),
@@ -80,11 +83,10 @@ devices = sa.Table(
     sa.Column("pci_address", sa.String(32)),
     sa.Column("numa_node", sa.Integer),
     sa.Column("status", sa.String(16), nullable=False),
-    *_times(),
-    **MYSQL)
+    *_times())
 
-deployables = sa.Table(
-    "deployables", metadata,
+deployables = _table(
+    "deployables",
     _key(),
     sa.Column("uuid", Uuid, nullable=False, unique=True),
     sa.Column("device_id", sa.ForeignKey("devices.id", ondelete="CASCADE"), nullable=False,
@@ -96,11 +98,10 @@ deployables = sa.Table(
     sa.Column("num_accelerators", sa.Integer, nullable=False),
     sa.Column("prepares", sa.Boolean, nullable=False, comment="host work before use"),
     sa.Column("cleans", sa.Boolean, nullable=False, comment="host work before reuse"),
-    *_times(),
-    **MYSQL)
+    *_times())
 
-attributes = sa.Table(
-    "attributes", metadata,
+attributes = _table(
+    "attributes",
     _key(),
     sa.Column("uuid", Uuid, nullable=False, unique=True),
     sa.Column("deployable_id", sa.ForeignKey("deployables.id", ondelete="CASCADE"),
@@ -109,11 +110,10 @@ attributes = sa.Table(
     sa.Column("value", sa.Text, nullable=False),
     sa.Column("origin", sa.String(16), nullable=False, comment="agent or operator"),
     *_times(),
-    sa.UniqueConstraint("deployable_id", "key"),
-    **MYSQL)
+    sa.UniqueConstraint("deployable_id", "key"))
 
-attach_handles = sa.Table(
-    "attach_handles", metadata,
+attach_handles = _table(
+    "attach_handles",
     _key(),
     sa.Column("uuid", Uuid, nullable=False, unique=True),
     sa.Column("deployable_id", sa.ForeignKey("deployables.id", ondelete="CASCADE"),
@@ -127,20 +127,10 @@ attach_handles = sa.Table(
     sa.Column("lease_until", Moment),
     *_times(),
     sa.Index("ix_attach_handles_deployable_id_state", "deployable_id", "state"),
-    sa.Index("ix_attach_handles_state", "state"),
-    **MYSQL)
+    sa.Index("ix_attach_handles_state", "state"))
 
-arq_sets = sa.Table(
-    "arq_sets", metadata,
-    sa.Column("instance_uuid", Uuid, primary_key=True),
-    sa.Column("migration_uuid", Uuid, primary_key=True, default="",
-              comment="empty for the active set"),
-    sa.Column("created_at", Moment, nullable=False),
-    **MYSQL)
-"""One row a set, so that the database itself refuses a second set of one instance."""
-
-arqs = sa.Table(
-    "arqs", metadata,
+arqs = _table(
+    "arqs",
     _key(),
     sa.Column("uuid", Uuid, nullable=False, unique=True),
     sa.Column("project_id", Name, index=True),
@@ -152,17 +142,19 @@ arqs = sa.Table(
     sa.Column("device_profile_group_id", sa.Integer, nullable=False),
     sa.Column("device_profile_group", sa.Text, nullable=False,
               comment="JSON object: the group as it was when the ARQ was created"),
-    sa.Column("instance_uuid", Uuid, index=True),
+    sa.Column("instance_uuid", Uuid),
+    sa.Column("migration_uuid", Uuid, nullable=False, default="",
+              comment="empty for the active set"),
+    sa.Column("set_position", sa.Integer, comment="place in the instance's set, from 0"),
     sa.Column("hostname", Name, index=True),
     sa.Column("device_rp_uuid", Uuid, index=True),
     sa.Column("lease_owner", Uuid, comment="the conductor that finishes the bind"),
     sa.Column("lease_until", Moment),
     *_times(),
-    sa.Index("ix_arqs_state_updated_at", "state", "updated_at"),
-    **MYSQL)
+    sa.Index("ix_arqs_state_updated_at", "state", "updated_at"))
 
-events = sa.Table(
-    "events", metadata,
+events = _table(
+    "events",
     _key(),
     sa.Column("instance_uuid", Uuid, nullable=False),
     sa.Column("arq_uuid", Uuid, nullable=False, index=True),
@@ -171,6 +163,5 @@ events = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
     sa.Column("due_at", Moment, nullable=False, index=True),
     sa.Column("lease_owner", Uuid),
-    sa.Column("created_at", Moment, nullable=False),
-    **MYSQL)
+    sa.Column("created_at", Moment, nullable=False))
 """What Nova has not taken yet. `due_at` is also the end of the lease of who delivers it."""

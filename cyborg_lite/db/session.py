@@ -164,11 +164,13 @@ def bulk_update(connection: sa.Connection, table: sa.Table, key: str,
     if not rows:
         return
     column = table.c[key]
-    names = [name for name in rows[0] if name != key]
-    values = {
-        name: sa.case({row[key]: sa.bindparam(None, row[name], table.c[name].type)
-                       for row in rows}, value=column, else_=table.c[name])
-        for name in names
-    }
+    values: dict[str, Any] = {}
+    for name in (name for name in rows[0] if name != key):
+        if all(row[name] == rows[0][name] for row in rows):
+            values[name] = rows[0][name]
+        else:
+            values[name] = sa.case(
+                {row[key]: sa.bindparam(None, row[name], table.c[name].type) for row in rows},
+                value=column, else_=table.c[name])
     connection.execute(
         sa.update(table).where(column.in_([row[key] for row in rows])).values(values))

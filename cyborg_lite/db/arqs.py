@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ARQs: create, look at, unbind, delete. What a bind does to them is in `db/binds.py`.
+
+One function is one question or one transaction. Rows are always locked in the order ARQs, then
+handles.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from oslo_db import exception as db_exc
+
+from cyborg_lite import errors
+from cyborg_lite import messages
+from cyborg_lite import states
+from cyborg_lite.db import models
+from cyborg_lite.db import services
+from cyborg_lite.db import session
+
+T = models.arqs
+H = models.attach_handles
+
+BINDING = ("instance_uuid", "hostname", "device_rp_uuid", "set_position", "state_reason",
+           "lease_owner", "lease_until")
+"""Columns that say what an ARQ is bound to; all NULL when it is bound to nothing."""
+
+
+@session.retrying
+def create(database: session.Database, profile_name: str,
+           project_id: str | None) -> list[messages.Arq]:
+    """One ARQ per accelerator of each group of the profile, all or none; NotFound."""
+    profiles = models.device_profiles
+    try:
+        with database.writing() as connection:
+            profile = connection.execute(
+                sa.select(profiles.c.id, profiles.c.name, profiles.c.groups)
+                .where(profiles.c.name == profile_name)).first()
+            if profile is None:
+                raise _no_profile(profile_name)
+            rows = [_new_row(profile, number, group, project_id)
+                    for number, group in enumerate(json.loads(profile.groups))
+                    for _ in range(accelerators_of(group))]
+            connection.execute(sa.insert(T), rows)
+    except db_exc.DBReferenceError as error:
+        raise _no_profile(profile_name) from error
+    return [_message(row | {"handle_uuid": None}) for row in rows]
+
+
+def accelerators_of(group: dict[str, str]) -> int:
+    """How many accelerators a group of a device profile asks for."""
+    return sum(int(value) for key, value in group.items() if key.startswith("resources:"))
+
+
+def _no_profile(name: str) -> errors.NotFound:
+    return errors.NotFound(f"Device profile {name!r} does not exist; "
+                           "GET /v2/device_profiles lists those that do.")
+
+
+def _new_row(profile: sa.Row[Any], number: int, group: dict[str, str],
+             project_id: str | None) -> dict[str, Any]:
+    return {"uuid": str(uuid.uuid4()), "project_id": project_id, "state": states.INITIAL,
+            "device_profile_id": profile.id, "device_profile_name": profile.name,
+            "device_profile_group_id": number, "device_profile_group": session.to_json(group),
+            "migration_uuid": "", "created_at": session.now(), "updated_at": session.now(),
+            **dict.fromkeys(BINDING)}
+
+
+# --- looking ----------------------------------------------------------------------------------
+
+_SHOWN_HANDLE_STATES = (states.IN_USE, states.MISSING)
+
+_WITH_HANDLE = (
+    sa.select(T.c.uuid, T.c.project_id, T.c.state, T.c.state_reason, T.c.device_profile_name,
+              T.c.device_profile_group_id, T.c.instance_uuid, T.c.hostname, T.c.device_rp_uuid,
+              T.c.created_at, T.c.updated_at, H.c.uuid.label("handle_uuid"),
+              H.c.type.label("handle_type"), H.c.info.label("handle_info"))
+    .select_from(T.outerjoin(H, sa.and_(H.c.arq_uuid == T.c.uuid,
+                                        H.c.state.in_(_SHOWN_HANDLE_STATES))))
+    .order_by(T.c.id))
+
+
+def list_arqs(database: session.Database, query: messages.ArqQuery) -> list[messages.Arq]:
+    """The ARQs that fit, oldest first."""
+    statement = _WITH_HANDLE
+    if query.project_id is not None:
+        statement = statement.where(T.c.project_id == query.project_id)
+    if query.instance_uuid is not None:
+        statement = statement.where(T.c.instance_uuid == query.instance_uuid)
+    if query.states is not None:
+        statement = statement.where(T.c.state.in_(query.states))
+    with database.reading() as connection:
+        return [_message(row) for row in connection.execute(statement).mappings()]
+
+
+def get(database: session.Database, arq_uuid: str, project_id: str | None) -> messages.Arq:
+    """One ARQ; NotFound, also for another project's when `project_id` is given."""
+    statement = _WITH_HANDLE.where(T.c.uuid == arq_uuid)
+    if project_id is not None:
+        statement = statement.where(T.c.project_id == project_id)
+    with database.reading() as connection:
+        row = connection.execute(statement).mappings().first()
+    if row is None:
+        raise not_found([arq_uuid])
+    return _message(row)
+
+
+def not_found(uuids: Sequence[str]) -> errors.NotFound:
+    """The error that names ARQs which the caller can't see or which don't exist."""
+    return errors.NotFound(f"Accelerator request {', '.join(uuids)} does not exist.")
+
+
+def _message(row: Any) -> messages.Arq:
+    has_handle = row["handle_uuid"] is not None
+    return messages.Arq(
+        uuid=row["uuid"], state=row["state"], state_reason=row["state_reason"],
+        device_profile_name=row["device_profile_name"],
+        device_profile_group_id=row["device_profile_group_id"],
+        project_id=row["project_id"], hostname=row["hostname"],
+        device_rp_uuid=row["device_rp_uuid"], instance_uuid=row["instance_uuid"],
+        attach_handle_type=row["handle_type"] if has_handle else None,
+        attach_handle_uuid=row["handle_uuid"],
+        attach_handle_info=json.loads(row["handle_info"]) if has_handle else {},
+        created_at=session.text(row["created_at"]), updated_at=session.text(row["updated_at"]))
+
+
+# --- giving back ------------------------------------------------------------------------------
+
+
+@session.retrying
+def unbind(database: session.Database, uuids: Sequence[str]) -> bool:
+    """Take the handles back; repeating it changes nothing. Returns whether any needs cleaning.
+
+    NotFound and StateConflict change nothing at all.
+    """
+    move = states.arq_move("unbind")
+    with database.writing() as connection:
+        rows = _locked(connection, T.c.uuid.in_(uuids))
+        missing = set(uuids) - {row.uuid for row in rows}
+        if missing:
+            raise not_found(sorted(missing))
+        bound = [row for row in rows if row.state not in (states.INITIAL, move.target)]
+        for row in bound:
+            if not states.allows(move, row.state):
+                raise errors.StateConflict(
+                    f"Accelerator request {row.uuid} is {row.state}; it can be unbound from "
+                    f"{', '.join(sorted(move.sources))}.")
+        if not bound:
+            return False
+        connection.execute(
+            sa.update(T).where(T.c.id.in_([row.id for row in bound]))
+            .values(state=move.target, updated_at=session.now(), **dict.fromkeys(BINDING)))
+        _drop_events(connection, bound)
+        return release_handles(connection, [row.uuid for row in bound])
+
+
+@session.retrying
+def delete(database: session.Database, uuids: Sequence[str], project_id: str | None,
+           bound_too: bool) -> tuple[list[str], bool]:
+    """Delete ARQs; returns (uuids that don't exist, whether a handle needs cleaning).
+
+    ServiceTokenMissing, without `bound_too`, when one has an instance; then none is deleted.
+    """
+    condition = T.c.uuid.in_(uuids)
+    if project_id is not None:
+        condition = sa.and_(condition, T.c.project_id == project_id)
+    with database.writing() as connection:
+        rows = _locked(connection, condition)
+        for row in rows:
+            if row.instance_uuid is not None and not bound_too:
+                raise errors.ServiceTokenMissing(
+                    f"Accelerator request {row.uuid} is bound to instance {row.instance_uuid}; "
+                    "only a request with a service token may delete it. Use the Compute API.")
+        to_clean = _delete_rows(connection, rows)
+    found = {row.uuid for row in rows}
+    return [one for one in dict.fromkeys(uuids) if one not in found], to_clean
+
+
+@session.retrying
+def delete_of_instance(database: session.Database, instance_uuid: str) -> bool:
+    """Delete all ARQs of the instance, if any; returns whether a handle needs cleaning."""
+    with database.writing() as connection:
+        return _delete_rows(connection, _locked(connection, T.c.instance_uuid == instance_uuid))
+
+
+@session.retrying
+def delete_never_bound(database: session.Database, before: datetime.datetime,
+                       at_most: int) -> list[str]:
+    """Delete ARQs that have been bound to nothing since `before`; returns their uuids."""
+    with database.writing() as connection:
+        rows = connection.execute(
+            sa.select(T.c.id, T.c.uuid)
+            .where(T.c.state.in_((states.INITIAL, states.UNBOUND)), T.c.updated_at < before)
+            .order_by(T.c.id).limit(at_most).with_for_update()).all()
+        if rows:
+            connection.execute(sa.delete(T).where(T.c.id.in_([row.id for row in rows])))
+        return [row.uuid for row in rows]
+
+
+def _locked(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[sa.Row[Any]]:
+    return list(connection.execute(
+        sa.select(T.c.id, T.c.uuid, T.c.state, T.c.instance_uuid).where(condition)
+        .order_by(T.c.id).with_for_update()))
+
+
+def _delete_rows(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> bool:
+    if not rows:
+        return False
+    to_clean = release_handles(
+        connection, [row.uuid for row in rows if row.state != states.INITIAL])
+    _drop_events(connection, rows)
+    connection.execute(sa.delete(T).where(T.c.id.in_([row.id for row in rows])))
+    return to_clean
+
+
+def _drop_events(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> None:
+    """Nova is not told of a bind that is undone."""
+    uuids = [row.uuid for row in rows if row.state != states.INITIAL]
+    if uuids:
+        connection.execute(sa.delete(models.events).where(models.events.c.arq_uuid.in_(uuids)))
+
+
+def release_handles(connection: sa.Connection, arq_uuids: Sequence[str]) -> bool:
+    """Take from ARQs what they hold, whatever the host does; returns whether any needs cleaning.
+
+    A handle without a clean step is free at once. One that the host reports no more is forgotten,
+    and the host is asked for a full report so that what remains of its device goes too.
+    """
+    if not arq_uuids:
+        return False
+    devices, deployables = models.devices, models.deployables
+    held = connection.execute(
+        sa.select(H.c.id, H.c.state, deployables.c.cleans, devices.c.hostname)
+        .join_from(H, deployables, deployables.c.id == H.c.deployable_id)
+        .join(devices, devices.c.id == deployables.c.device_id)
+        .where(H.c.arq_uuid.in_(arq_uuids)).order_by(H.c.id)
+        .with_for_update(of=H)).all()
+    release = states.handle_move("release")
+    kept = [row for row in held if states.allows(release, row.state)]
+    lost = [row for row in held if states.allows(states.handle_move("forget"), row.state)]
+    session.bulk_update(connection, H, "id", [
+        {"id": row.id, "state": release.target if row.cleans else states.FREE,
+         "arq_uuid": None, "updated_at": session.now(), "lease_owner": None, "lease_until": None}
+        for row in kept])
+    if lost:
+        connection.execute(sa.delete(H).where(H.c.id.in_([row.id for row in lost])))
+        connection.execute(
+            sa.update(models.hosts).values(digest=None)
+            .where(models.hosts.c.name.in_({row.hostname for row in lost})))
+    to_clean = [row for row in kept if row.cleans]
+    if to_clean or lost:
+        services.mark_hosts_changed(connection, {row.hostname for row in [*to_clean, *lost]})
+    return bool(to_clean)
