@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Brings the schema of a database to a revision by running alembic/. No knowledge of the schema."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+import sysconfig
+
+import alembic.command
+import alembic.config
+import alembic.migration
+import alembic.script
+import sqlalchemy as sa
+
+VERSION_TABLE = "alembic_version"
+HEAD = "head"
+
+
+class NotInstalled(Exception):
+    """The migrations are neither beside the package nor where a wheel puts them."""
+
+
+def scripts() -> pathlib.Path:
+    """Return the folder of the migrations: the checkout's, else the installed one.
+
+    Raises NotInstalled, naming the places.
+    """
+    places = [pathlib.Path(__file__).resolve().parents[2] / "alembic"]
+    for prefix in dict.fromkeys((sysconfig.get_path("data"), sys.prefix)):
+        places.append(pathlib.Path(prefix) / "share" / "cyborg-lite" / "alembic")
+    for place in places:
+        if (place / "env.py").is_file() and (place / "versions").is_dir():
+            return place
+    raise NotInstalled("No migrations in " + ", ".join(map(str, places))
+                       + "; install the package again.")
+
+
+def upgrade(engine: sa.Engine, revision: str = HEAD) -> tuple[str | None, str | None]:
+    """Run what is missing up to `revision`; returns the revisions before and after.
+
+    Several processes may call this at one time: they wait for each other where the database has
+    locks of that kind (MariaDB, MySQL, PostgreSQL).
+    """
+    configuration = _configuration()
+    with engine.connect() as connection:
+        with _Alone(connection):
+            before = _current(connection)
+            configuration.attributes["connection"] = connection
+            alembic.command.upgrade(configuration, revision)
+            if connection.in_transaction():
+                connection.commit()
+            after = _current(connection)
+        return before, after
+
+
+def version(engine: sa.Engine) -> str | None:
+    """Return the revision of the database; None for an empty one."""
+    with engine.connect() as connection:
+        return _current(connection)
+
+
+def head() -> str | None:
+    """Return the newest revision that this code knows."""
+    return alembic.script.ScriptDirectory.from_config(_configuration()).get_current_head()
+
+
+def _configuration() -> alembic.config.Config:
+    configuration = alembic.config.Config()
+    configuration.set_main_option("script_location", str(scripts()).replace("%", "%%"))
+    return configuration
+
+
+def _current(connection: sa.Connection) -> str | None:
+    revision = alembic.migration.MigrationContext.configure(connection).get_current_revision()
+    if connection.in_transaction():
+        connection.commit()
+    return revision
+
+
+class _Alone:
+    """Hold a lock of the whole database, by name, while the block runs."""
+
+    NAME = "cyborg_lite_migrate"
+    NUMBER = 0x6379626C
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+        self._lock, self._unlock = {
+            "mysql": (f"SELECT GET_LOCK('{self.NAME}', 300)", f"SELECT RELEASE_LOCK('{self.NAME}')"),
+            "postgresql": (f"SELECT pg_advisory_lock({self.NUMBER})",
+                           f"SELECT pg_advisory_unlock({self.NUMBER})"),
+        }.get(connection.dialect.name, (None, None))
+
+    def __enter__(self) -> None:
+        self._run(self._lock)
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._connection.in_transaction():
+            self._connection.rollback()
+        self._run(self._unlock)
+
+    def _run(self, statement: str | None) -> None:
+        if statement is not None:
+            self._connection.exec_driver_sql(statement)
+            self._connection.commit()
