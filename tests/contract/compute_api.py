@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The corner of Nova's API that an accelerator service and its clients meet, with a record.
+
+Nova itself is not here: it takes events and knows the servers that a test declares.
+"""
+
+from __future__ import annotations
+
+import http.server
+import json
+import re
+import threading
+from typing import Any
+
+MICROVERSION = "2.100"
+_SERVER = re.compile(r"^/v2\.1/servers/([^/?]+)$")
+
+
+class ComputeApi:
+    """Serves at `url` until `stop()`."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._events: list[dict[str, Any]] = []
+        self._servers: dict[str, str] = {}
+        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._http.server_port}/v2.1"
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the server."""
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+    def declare_server(self, uuid: str, name: str) -> None:
+        """Let there be a server of that name."""
+        self._servers[uuid] = name
+
+    def server(self, uuid: str) -> dict[str, Any] | None:
+        """Return a server as the API shows it, or None."""
+        name = self._servers.get(uuid)
+        return name and {"id": uuid, "name": name, "status": "ACTIVE", "links": []}
+
+    def take(self, events: list[dict[str, Any]], headers: dict[str, str]) -> None:
+        """Record events as they came, each with the headers that came with it."""
+        with self._changed:
+            self._events.extend({**event, "headers": headers} for event in events)
+            self._changed.notify_all()
+
+    def events_of(self, instance: str, arqs: set[str], within_s: float = 30) -> dict[str, str]:
+        """Wait until each of the ARQs has had an event; returns the last status of each.
+
+        Raises AssertionError, naming what is missing, after `within_s` seconds.
+        """
+        def found() -> dict[str, str]:
+            return {event["tag"]: event["status"] for event in self._events
+                    if event["server_uuid"] == instance and event["tag"] in arqs}
+        with self._changed:
+            complete = self._changed.wait_for(lambda: found().keys() == arqs, within_s)
+            assert complete, (f"no accelerator-request-bound event for {arqs - found().keys()} "
+                              f"of instance {instance} within {within_s:g} s")
+            return found()
+
+    def recorded(self, instance: str) -> list[dict[str, Any]]:
+        """Return every event of an instance so far."""
+        with self._changed:
+            return [event for event in self._events if event["server_uuid"] == instance]
+
+
+def _handler(api: ComputeApi) -> type[http.server.BaseHTTPRequestHandler]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            path = self.path.rstrip("/")
+            named = _SERVER.match(path)
+            server = named and api.server(named[1])
+            if path in ("", "/v2.1"):
+                self._answer(200, {"versions" if not path else "version":
+                                   [self._version()] if not path else self._version()})
+            elif server:
+                self._answer(200, {"server": server})
+            elif path.startswith(("/v2.1/servers?", "/v2.1/servers/detail")):
+                self._answer(200, {"servers": []})
+            else:
+                self._answer(404, {"itemNotFound": {"code": 404, "message": "not here"}})
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+            if self.path != "/v2.1/os-server-external-events":
+                return self._answer(404, {"itemNotFound": {"code": 404, "message": "not here"}})
+            if not self.headers.get("X-Auth-Token"):
+                return self._answer(401, {"error": {"code": 401, "message": "no token"}})
+            if self.headers.get("OpenStack-API-Version") != "compute 2.82":
+                return self._answer(400, {"badRequest": {
+                    "code": 400, "message": "accelerator-request-bound needs compute 2.82"}})
+            api.take(body["events"], dict(self.headers))
+            self._answer(200, {"events": [{**event, "code": 200} for event in body["events"]]})
+
+        def _version(self) -> dict[str, Any]:
+            return {"id": "v2.1", "status": "CURRENT", "version": MICROVERSION,
+                    "min_version": "2.1", "links": [{"rel": "self", "href": api.url + "/"}]}
+
+        def _answer(self, status: int, body: dict[str, Any]) -> None:
+            raw = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
+
+        def log_message(self, *args: Any) -> None:
+            """Say nothing: the record is what counts."""
+
+    return Handler
