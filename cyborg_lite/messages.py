@@ -9,9 +9,16 @@ keeps the history). Times are ISO 8601 text in UTC.
 from __future__ import annotations
 
 import dataclasses
+import typing
 from dataclasses import field
 
-message = dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+T = typing.TypeVar("T")
+
+
+@typing.dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
+def message(cls: type[T]) -> type[T]:
+    """Make a class of annotated fields a message."""
+    return dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
 
 
 # --- what the API asks and gets ---------------------------------------------------------------

@@ -233,18 +233,22 @@ def release_handles(connection: sa.Connection, arq_uuids: Sequence[str]) -> bool
     """
     if not arq_uuids:
         return False
-    devices, deployables = models.devices, models.deployables
+    deployables, devices = models.deployables, models.devices
+    # subqueries, not joins: only the handles are to be locked, on every database
+    cleans = (sa.select(deployables.c.cleans).where(deployables.c.id == H.c.deployable_id)
+              .scalar_subquery().label("cleans"))
+    hostname = (sa.select(devices.c.hostname)
+                .join_from(deployables, devices, devices.c.id == deployables.c.device_id)
+                .where(deployables.c.id == H.c.deployable_id)
+                .scalar_subquery().label("hostname"))
     held = connection.execute(
-        sa.select(H.c.id, H.c.state, deployables.c.cleans, devices.c.hostname)
-        .join_from(H, deployables, deployables.c.id == H.c.deployable_id)
-        .join(devices, devices.c.id == deployables.c.device_id)
-        .where(H.c.arq_uuid.in_(arq_uuids)).order_by(H.c.id)
-        .with_for_update(of=H)).all()
-    release = states.handle_move("release")
+        sa.select(H.c.id, H.c.state, cleans, hostname).where(H.c.arq_uuid.in_(arq_uuids))
+        .order_by(H.c.id).with_for_update()).all()
+    release, give_back = states.handle_move("release"), states.handle_move("give_back")
     kept = [row for row in held if states.allows(release, row.state)]
     lost = [row for row in held if states.allows(states.handle_move("forget"), row.state)]
     session.bulk_update(connection, H, "id", [
-        {"id": row.id, "state": release.target if row.cleans else states.FREE,
+        {"id": row.id, "state": (release if row.cleans else give_back).target,
          "arq_uuid": None, "updated_at": session.now(), "lease_owner": None, "lease_until": None}
         for row in kept])
     if lost:

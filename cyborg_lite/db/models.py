@@ -98,6 +98,8 @@ deployables = _table(
     sa.Column("num_accelerators", sa.Integer, nullable=False),
     sa.Column("prepares", sa.Boolean, nullable=False, comment="host work before use"),
     sa.Column("cleans", sa.Boolean, nullable=False, comment="host work before reuse"),
+    sa.Column("synced", LongText,
+              comment="JSON object: what Placement has, and what of it is ours"),
     *_times())
 
 attributes = _table(

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pure: what is known of a host and what it reports -> the changes. No input or output.
+
+Uuids are derived from host and address, so the same card on the same host is the same device
+after any loss of rows, and a report may be applied twice.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Any
+
+from cyborg_lite import messages
+from cyborg_lite import states
+from cyborg_lite.db import inventory as rows
+
+NAMESPACE = uuid.UUID("5dd7df29-6ab1-5c2c-a0f4-90ab5f4a6e3c")
+
+
+def stable_uuid(*parts: str) -> str:
+    """The uuid of what these parts name: host, address, deployable, handle."""
+    return str(uuid.uuid5(NAMESPACE, "\0".join(parts)))
+
+
+def diff(known: rows.KnownHost, report: messages.HostReport) -> rows.Changes:
+    """Say what the report changes.
+
+    Handles that an ARQ holds are never removed: they go to `missing`. Devices of a driver that
+    failed, and devices that an operator disabled, stay although they are not reported.
+    """
+    return _Diff(known, report).changes
+
+
+class _Diff:
+    def __init__(self, known: rows.KnownHost, report: messages.HostReport) -> None:
+        self.known = known
+        self.report = report
+        self.changes = rows.Changes()
+        self.handles_of = _by_deployable(known.handles)
+        self.attributes_of = _by_deployable(known.attributes)
+        self._devices()
+
+    def _devices(self) -> None:
+        reported = {stable_uuid(self.report.host, device.address): device
+                    for device in self.report.devices}
+        for device_uuid, device in reported.items():
+            values = {
+                "address": device.address, "type": device.type, "vendor": device.vendor,
+                "model": device.model, "std_board_info": device.std_board_info,
+                "vendor_board_info": device.vendor_board_info, "driver": device.driver,
+                "pci_address": device.pci_address, "numa_node": device.numa_node}
+            self.changes.devices.put(self.known.devices.get(device_uuid), device_uuid, values)
+            self._deployables(device_uuid, device)
+        for device_uuid, row in self.known.devices.items():
+            if device_uuid not in reported and row["driver"] not in self.report.failed_drivers:
+                self._gone_device(row)
+
+    def _gone_device(self, device: Mapping[str, Any]) -> None:
+        kept = False
+        for deployable in self.known.deployables.values():
+            if deployable["device_id"] == device["id"]:
+                kept |= self._gone_deployable(deployable, device["status"])
+        if not kept and device["status"] == rows.ENABLED:
+            self.changes.devices.gone.append(device["id"])
+
+    def _deployables(self, device_uuid: str, device: messages.ReportedDevice) -> None:
+        reported = {stable_uuid(self.report.host, device.address, deployable.name): deployable
+                    for deployable in device.deployables}
+        for deployable_uuid, deployable in reported.items():
+            known = self.known.deployables.get(deployable_uuid)
+            values = {
+                "name": f"{self.report.host}_{deployable.name}",
+                "driver_name": deployable.driver_name, "prepares": deployable.prepares,
+                "cleans": deployable.cleans, "num_accelerators": len(deployable.handles)}
+            self.changes.deployables.put(known, deployable_uuid, values,
+                                         parent=device_uuid, rp_uuid=deployable_uuid)
+            self._handles(deployable_uuid, known, deployable)
+            self._attributes(deployable_uuid, known, deployable)
+        known_device = self.known.devices.get(device_uuid)
+        for deployable_uuid, row in self.known.deployables.items():
+            if (known_device and row["device_id"] == known_device["id"]
+                    and deployable_uuid not in reported):
+                self._gone_deployable(row, rows.ENABLED)
+
+    def _gone_deployable(self, deployable: Mapping[str, Any], status: str) -> bool:
+        """Let go what may go; returns whether something must stay."""
+        held = False
+        for handle in self.handles_of.get(deployable["id"], ()):
+            held |= self._gone_handle(handle)
+        if not held and status == rows.ENABLED:
+            self.changes.deployables.gone.append(deployable["id"])
+        return held
+
+    def _handles(self, deployable_uuid: str, known: Mapping[str, Any] | None,
+                 deployable: messages.ReportedDeployable) -> None:
+        existing = {row["uuid"]: row for row in self.handles_of.get(known["id"], ())
+                    } if known else {}
+        reported = {}
+        for handle in deployable.handles:
+            info = rows.canonical(handle.info)
+            reported[stable_uuid(deployable_uuid, handle.type, info)] = (handle.type, info)
+        for handle_uuid, (kind, info) in reported.items():
+            row = existing.get(handle_uuid)
+            if row is None:
+                self.changes.new_handles.append(
+                    {"uuid": handle_uuid, "parent": deployable_uuid, "type": kind, "info": info,
+                     "state": states.FREE})
+            elif row["state"] == states.MISSING:
+                self.changes.found_handles.append(row["id"])
+        for handle_uuid, row in existing.items():
+            if handle_uuid not in reported:
+                self._gone_handle(row)
+
+    def _gone_handle(self, row: Mapping[str, Any]) -> bool:
+        """Returns whether it stays: an ARQ holds it, or the last tenant's data may be on it."""
+        if row["state"] == states.FREE:
+            self.changes.gone_handles.append(row["id"])
+            return False
+        if states.allows(states.handle_move("lose"), row["state"]):
+            self.changes.lost_handles.append(row["id"])
+        return True
+
+    def _attributes(self, deployable_uuid: str, known: Mapping[str, Any] | None,
+                    deployable: messages.ReportedDeployable) -> None:
+        existing = {row["key"]: row for row in self.attributes_of.get(known["id"], ())
+                    } if known else {}
+        operators = {key for key, row in existing.items() if row["origin"] == rows.OPERATOR}
+        wanted = dict(_agent_attributes(deployable, operators))
+        for key, value in wanted.items():
+            row = existing.get(key)
+            if row is None:
+                self.changes.new_attributes.append(
+                    {"uuid": stable_uuid(deployable_uuid, "attribute", key),
+                     "parent": deployable_uuid, "key": key, "value": value})
+            elif row["value"] != value:
+                self.changes.changed_attributes.append({"id": row["id"], "value": value})
+        self.changes.gone_attributes.extend(
+            row["id"] for key, row in existing.items()
+            if key not in wanted and key not in operators)
+
+
+def _agent_attributes(deployable: messages.ReportedDeployable,
+                      taken: set[str]) -> Iterable[tuple[str, str]]:
+    """Key and value of everything the driver says; keys that an operator has are left to him."""
+    numbers = (number for number in itertools.count() if f"trait{number}" not in taken)
+    if "rc" not in taken:
+        yield "rc", deployable.resource_class
+    for trait, number in zip(sorted(set(deployable.traits)), numbers, strict=False):
+        yield f"trait{number}", trait
+    for key, value in deployable.attributes.items():
+        if key not in taken and key != "rc" and not key.startswith("trait"):
+            yield key, value
+
+
+def _by_deployable(found: Iterable[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:
+    grouped: dict[int, list[Mapping[str, Any]]] = {}
+    for row in found:
+        grouped.setdefault(row["deployable_id"], []).append(row)
+    return grouped
+
+

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Devices, deployables and attributes as the API sees them. Reports are stored by `inventory.py`.
+"""
+
+from __future__ import annotations
+
+import collections
+import uuid
+from typing import Any
+
+import sqlalchemy as sa
+from oslo_db import exception as db_exc
+
+from cyborg_lite import errors
+from cyborg_lite import messages
+from cyborg_lite.db import models
+from cyborg_lite.db import services
+from cyborg_lite.db import session
+
+V = models.devices
+D = models.deployables
+A = models.attributes
+
+AGENT = "agent"
+OPERATOR = "operator"
+
+
+# --- devices ----------------------------------------------------------------------------------
+
+
+def list_devices(database: session.Database, query: messages.DeviceQuery) -> list[messages.Device]:
+    """The devices that fit, oldest first."""
+    statement = sa.select(V).order_by(V.c.id)
+    for column, value in ((V.c.type, query.type), (V.c.vendor, query.vendor),
+                          (V.c.hostname, query.hostname)):
+        if value is not None:
+            statement = statement.where(column == value)
+    with database.reading() as connection:
+        return [_device(row) for row in connection.execute(statement).mappings()]
+
+
+def get_device(database: session.Database, device_uuid: str) -> messages.Device:
+    """One device; NotFound."""
+    with database.reading() as connection:
+        row = connection.execute(sa.select(V).where(V.c.uuid == device_uuid)).mappings().first()
+    if row is None:
+        raise _no_device(device_uuid)
+    return _device(row)
+
+
+@session.retrying
+def set_status(database: session.Database, device_uuid: str, status: str) -> bool:
+    """Enable or disable a device; returns whether that changed anything."""
+    with database.writing() as connection:
+        row = connection.execute(
+            sa.select(V.c.id, V.c.status, V.c.hostname).where(V.c.uuid == device_uuid)
+            .with_for_update()).first()
+        if row is None:
+            raise _no_device(device_uuid)
+        if row.status == status:
+            return False
+        connection.execute(sa.update(V).where(V.c.id == row.id)
+                           .values(status=status, updated_at=session.now()))
+        services.mark_hosts_changed(connection, {row.hostname})
+        return True
+
+
+def _no_device(device_uuid: str) -> errors.NotFound:
+    return errors.NotFound(f"Device {device_uuid} does not exist.")
+
+
+def _device(row: Any) -> messages.Device:
+    return messages.Device(
+        uuid=row["uuid"], type=row["type"], vendor=row["vendor"], model=row["model"],
+        std_board_info=row["std_board_info"], vendor_board_info=row["vendor_board_info"],
+        hostname=row["hostname"], status=row["status"],
+        created_at=session.text(row["created_at"]), updated_at=session.text(row["updated_at"]))
+
+
+# --- deployables ------------------------------------------------------------------------------
+
+
+def list_deployables(database: session.Database,
+                     query: messages.DeployableQuery) -> list[messages.Deployable]:
+    """The deployables that fit with their attributes, oldest first."""
+    statement = sa.select(D).order_by(D.c.id)
+    pairs = sa.select(A.c.deployable_id, A.c.key, A.c.value).order_by(A.c.key)
+    if query.name is not None:
+        statement = statement.where(D.c.name == query.name)
+        pairs = pairs.join(D, D.c.id == A.c.deployable_id).where(D.c.name == query.name)
+    with database.reading() as connection:
+        rows = connection.execute(statement).mappings().all()
+        attributes = _grouped(connection.execute(pairs))
+    return [_deployable(row, attributes[row["id"]]) for row in rows]
+
+
+def get_deployable(database: session.Database, deployable_uuid: str) -> messages.Deployable:
+    """One deployable with its attributes; NotFound."""
+    with database.reading() as connection:
+        row = connection.execute(
+            sa.select(D).where(D.c.uuid == deployable_uuid)).mappings().first()
+        if row is None:
+            raise errors.NotFound(f"Deployable {deployable_uuid} does not exist.")
+        attributes = _grouped(connection.execute(
+            sa.select(A.c.deployable_id, A.c.key, A.c.value)
+            .where(A.c.deployable_id == row["id"]).order_by(A.c.key)))
+    return _deployable(row, attributes[row["id"]])
+
+
+def _grouped(rows: Any) -> dict[int, list[list[str]]]:
+    grouped: dict[int, list[list[str]]] = collections.defaultdict(list)
+    for deployable_id, key, value in rows:
+        grouped[deployable_id].append([key, value])
+    return grouped
+
+
+def _deployable(row: Any, attributes: list[list[str]]) -> messages.Deployable:
+    return messages.Deployable(
+        uuid=row["uuid"], id=row["id"], parent_id=None, root_id=row["id"], name=row["name"],
+        num_accelerators=row["num_accelerators"], device_id=row["device_id"],
+        rp_uuid=row["rp_uuid"], driver_name=row["driver_name"],
+        bitstream_id=row["bitstream_id"], attributes=attributes,
+        created_at=session.text(row["created_at"]), updated_at=session.text(row["updated_at"]))
+
+
+# --- attributes -------------------------------------------------------------------------------
+
+
+def list_attributes(database: session.Database, deployable_id: int | None,
+                    key: str | None) -> list[messages.Attribute]:
+    """The attributes that fit, oldest first."""
+    statement = sa.select(A).order_by(A.c.id)
+    if deployable_id is not None:
+        statement = statement.where(A.c.deployable_id == deployable_id)
+    if key is not None:
+        statement = statement.where(A.c.key == key)
+    with database.reading() as connection:
+        return [_attribute(row) for row in connection.execute(statement).mappings()]
+
+
+def get_attribute(database: session.Database, attribute_uuid: str) -> messages.Attribute:
+    """One attribute; NotFound."""
+    with database.reading() as connection:
+        row = connection.execute(
+            sa.select(A).where(A.c.uuid == attribute_uuid)).mappings().first()
+    if row is None:
+        raise _no_attribute(attribute_uuid)
+    return _attribute(row)
+
+
+@session.retrying
+def create_attribute(database: session.Database, deployable_id: int, key: str,
+                     value: str) -> messages.Attribute:
+    """Add an operator's attribute; NotFound for the deployable, Duplicate for the key."""
+    values = {"uuid": str(uuid.uuid4()), "deployable_id": deployable_id, "key": key,
+              "value": value, "origin": OPERATOR, "created_at": session.now(),
+              "updated_at": None}
+    try:
+        with database.writing() as connection:
+            hostname = _host_of(connection, deployable_id)
+            if hostname is None:
+                raise errors.NotFound(f"Deployable with id {deployable_id} does not exist; "
+                                      "attributes belong to the integer id of a deployable.")
+            connection.execute(sa.insert(A), values)
+            services.mark_hosts_changed(connection, {hostname})
+    except db_exc.DBDuplicateEntry as error:
+        raise errors.Duplicate(f"Deployable {deployable_id} has an attribute {key} already; "
+                               "delete that one first.") from error
+    return _attribute(values)
+
+
+@session.retrying
+def delete_attribute(database: session.Database, attribute_uuid: str) -> None:
+    """Delete an operator's attribute; NotFound, Conflict for one that the agent reports."""
+    with database.writing() as connection:
+        row = connection.execute(
+            sa.select(A.c.id, A.c.deployable_id, A.c.key, A.c.origin)
+            .where(A.c.uuid == attribute_uuid).with_for_update()).first()
+        if row is None:
+            raise _no_attribute(attribute_uuid)
+        if row.origin == AGENT:
+            raise errors.Conflict(f"Attribute {attribute_uuid} ({row.key}) is reported by the "
+                                  "host's agent; change the agent's configuration instead.")
+        hostname = _host_of(connection, row.deployable_id)
+        connection.execute(sa.delete(A).where(A.c.id == row.id))
+        if hostname is not None:
+            services.mark_hosts_changed(connection, {hostname})
+
+
+def _host_of(connection: sa.Connection, deployable_id: int) -> str | None:
+    return connection.scalar(
+        sa.select(V.c.hostname).join_from(D, V, V.c.id == D.c.device_id)
+        .where(D.c.id == deployable_id))
+
+
+def _no_attribute(attribute_uuid: str) -> errors.NotFound:
+    return errors.NotFound(f"Attribute {attribute_uuid} does not exist.")
+
+
+def _attribute(row: Any) -> messages.Attribute:
+    return messages.Attribute(
+        uuid=row["uuid"], deployable_id=row["deployable_id"], key=row["key"], value=row["value"],
+        created_at=session.text(row["created_at"]), updated_at=session.text(row["updated_at"]))

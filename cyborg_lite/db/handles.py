@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attach handles that wait for their clean step. What a bind does to handles is in `binds.py`."""
+
+from __future__ import annotations
+
+import collections
+import json
+from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from cyborg_lite import messages
+from cyborg_lite import states
+from cyborg_lite.db import leases
+from cyborg_lite.db import models
+from cyborg_lite.db import services
+from cyborg_lite.db import session
+
+H = models.attach_handles
+D = models.deployables
+V = models.devices
+
+
+def task_columns(*more: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """What a task for the agent is made of, from handle, deployable and device."""
+    return (sa.select(H.c.id, H.c.uuid, H.c.type, H.c.info, D.c.name, V.c.address, V.c.driver,
+                      V.c.hostname, *more)
+            .join_from(H, D, D.c.id == H.c.deployable_id).join(V, V.c.id == D.c.device_id))
+
+
+def tasks_by_host(rows: Iterable[sa.Row[Any]]) -> dict[str, list[messages.HandleTask]]:
+    """Rows of `task_columns` as messages, one call to an agent a host."""
+    tasks: dict[str, list[messages.HandleTask]] = collections.defaultdict(list)
+    for row in rows:
+        tasks[row.hostname].append(messages.HandleTask(
+            handle_uuid=row.uuid, deployable_name=row.name, device_address=row.address,
+            driver=row.driver, type=row.type, info=json.loads(row.info),
+            instance_uuid=getattr(row, "instance_uuid", None)))
+    return dict(tasks)
+
+
+@session.retrying
+def take_to_clean(database: session.Database, owner: leases.Owner,
+                  at_most: int) -> dict[str, list[messages.HandleTask]]:
+    """Take handles in `cleaning` that no conductor works on; returns tasks by host."""
+    with database.writing() as connection:
+        ids = connection.scalars(
+            sa.select(H.c.id)
+            .where(H.c.state == states.CLEANING,
+                   sa.or_(H.c.lease_until.is_(None), H.c.lease_until < session.now()))
+            .order_by(H.c.id).limit(at_most)
+            .with_for_update(skip_locked=database.skips_locked)).all()
+        if not ids:
+            return {}
+        connection.execute(
+            sa.update(H).where(H.c.id.in_(ids))
+            .values(lease_owner=owner.conductor, lease_until=owner.lease_until))
+        return tasks_by_host(connection.execute(
+            task_columns().where(H.c.id.in_(ids)).order_by(H.c.id)))
+
+
+@session.retrying
+def finish_clean(database: session.Database, hostname: str,
+                 results: Sequence[messages.HandleResult]) -> int:
+    """Write what became of clean steps: `free`, or `failed` with the reason. Returns how many."""
+    reasons = {result.handle_uuid: result.error for result in results}
+    with database.writing() as connection:
+        rows = connection.execute(
+            sa.select(H.c.id, H.c.uuid)
+            .where(H.c.uuid.in_(reasons), H.c.state == states.CLEANING)
+            .order_by(H.c.id).with_for_update()).all()
+        session.bulk_update(connection, H, "id", [
+            {"id": row.id, "state_reason": reasons[row.uuid], "updated_at": session.now(),
+             "lease_owner": None, "lease_until": None,
+             "state": states.FAILED if reasons[row.uuid] else states.FREE} for row in rows])
+        if rows:
+            services.mark_hosts_changed(connection, {hostname})
+    return len(rows)
