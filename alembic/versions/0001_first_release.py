@@ -172,6 +172,9 @@ def upgrade() -> None:
         sa.Column("num_accelerators", sa.Integer(), nullable=False),
         sa.Column("prepares", sa.Boolean(), nullable=False, comment="host work before use"),
         sa.Column("cleans", sa.Boolean(), nullable=False, comment="host work before reuse"),
+        sa.Column(
+            "synced", LONG_TEXT, comment="JSON object: what Placement has, and what of it is ours"
+        ),
         sa.Column("created_at", MOMENT, nullable=False),
         sa.Column("updated_at", MOMENT),
         sa.ForeignKeyConstraint(
