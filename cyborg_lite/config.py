@@ -17,6 +17,7 @@ from oslo_db import options as db_options
 from oslo_log import log
 from oslo_middleware import cors
 from oslo_policy import opts as policy_opts
+from oslo_reports import opts as report_opts
 
 PROJECT = "cyborg-lite"
 
@@ -45,7 +46,8 @@ API_OPTIONS = (
     cfg.StrOpt("api_paste_config", default="api-paste.ini",
                help="The pipeline of middleware; looked for beside the configuration files, then "
                     "the one that came with the package is taken."),
-    cfg.IntOpt("max_limit", default=1000, min=1, help="Largest page of a list, in entries."),
+    cfg.IntOpt("max_limit", mutable=True, default=1000, min=1,
+               help="Largest page of a list, in entries."),
     cfg.IntOpt("max_accelerators_per_profile", default=64, min=1, max=1000,
                help="Most accelerators that all groups of one device profile may ask for."),
     cfg.IntOpt("rpc_timeout", default=30, min=2, max=300,
@@ -54,46 +56,47 @@ API_OPTIONS = (
 
 CONDUCTOR_OPTIONS = (
     cfg.IntOpt("workers", default=1, min=1, max=64, help="Conductor processes on this host."),
-    cfg.IntOpt("bind_timeout", default=120, min=5,
+    cfg.IntOpt("bind_timeout", mutable=True, default=120, min=5,
                help="Seconds after which a bind that is not finished has failed. Keep it below "
                     "Nova's arq_binding_timeout (300)."),
-    cfg.IntOpt("service_down_time", default=60, min=5,
+    cfg.IntOpt("service_down_time", mutable=True, default=60, min=5,
                help="Seconds without a heartbeat after which an agent counts as down."),
-    cfg.IntOpt("unbound_arq_ttl", default=86400, min=60,
+    cfg.IntOpt("unbound_arq_ttl", mutable=True, default=86400, min=60,
                help="Seconds after which an ARQ that is bound to nothing is deleted."),
-    cfg.IntOpt("placement_sync_interval", default=600, min=5,
+    cfg.IntOpt("placement_sync_interval", mutable=True, default=600, min=5,
                help="Seconds between two comparisons of a host with Placement when nothing "
                     "changed. What changed is synchronized at once."),
-    cfg.IntOpt("placement_sync_concurrency", default=8, min=1, max=64,
+    cfg.IntOpt("placement_sync_concurrency", mutable=True, default=8, min=1, max=64,
                help="Requests to Placement under way at one time, for one host."),
-    cfg.IntOpt("agent_rpc_timeout", default=60, min=2, max=600,
+    cfg.IntOpt("agent_rpc_timeout", mutable=True, default=60, min=2, max=600,
                help="Seconds that a conductor waits for an agent to prepare or clean."),
-    cfg.IntOpt("event_give_up", default=600, min=1,
+    cfg.IntOpt("event_give_up", mutable=True, default=600, min=1,
                help="Seconds after which an event that Nova refuses (404, 422) is dropped. One "
                     "that Nova could not be given (no answer, 5xx) is kept ten times as long."),
 )
 
 AGENT_OPTIONS = (
-    cfg.ListOpt("enabled_drivers", default=["fake_driver"],
+    cfg.ListOpt("enabled_drivers", mutable=True, default=["fake_driver"],
                 help="Drivers to load, by entry point name. Where two could offer one function, "
                      "the one named first has it."),
     cfg.StrOpt("resource_provider_name", sample_default="node7.example.org",
                help="Name of this host's compute node provider in Placement. When unset, the "
                     "fully qualified host name, then [DEFAULT] host."),
-    cfg.FloatOpt("report_interval", default=10, min=0.1, help="Seconds between two heartbeats."),
-    cfg.FloatOpt("discover_interval", default=60, min=0.1,
+    cfg.FloatOpt("report_interval", mutable=True, default=10, min=0.1,
+                 help="Seconds between two heartbeats."),
+    cfg.FloatOpt("discover_interval", mutable=True, default=60, min=0.1,
                  help="Seconds between two discoveries when the kernel announces nothing."),
     cfg.StrOpt("sysfs_root", default="/sys", help="Where sysfs is mounted, or a recorded tree."),
     cfg.StrOpt("proc_root", default="/proc", help="Where procfs is mounted, or a recorded tree."),
     cfg.StrOpt("dev_root", default="/dev", help="Where device nodes are."),
     cfg.StrOpt("state_path", default="/var/lib/cyborg-lite", help="Where the agent keeps state."),
-    cfg.StrOpt("device_config_dir", default="/etc/cyborg-lite/devices.d",
+    cfg.StrOpt("device_config_dir", mutable=True, default="/etc/cyborg-lite/devices.d",
                help="Directory of device files (*.yaml)."),
 )
 
 PCI_OPTIONS = (
     cfg.MultiOpt(
-        "device_spec", item_type=cfg_types.String(), default=[],
+        "device_spec", mutable=True, item_type=cfg_types.String(), default=[],
         deprecated_name="passthrough_whitelist",
         help="Which PCI functions pci_driver offers: a JSON object, or a list of them, as in "
              "Nova's [pci] device_spec. May be given several times. Keys: vendor_id, product_id, "
@@ -102,8 +105,10 @@ PCI_OPTIONS = (
 )
 
 FAKE_OPTIONS = (
-    cfg.IntOpt("num_devices", default=1, min=0, max=4096, help="Devices that fake_driver reports."),
-    cfg.IntOpt("num_handles", default=16, min=1, max=4096, help="Attach handles of each device."),
+    cfg.IntOpt("num_devices", mutable=True, default=1, min=0, max=4096,
+               help="Devices that fake_driver reports."),
+    cfg.IntOpt("num_handles", mutable=True, default=16, min=1, max=4096,
+               help="Attach handles of each device."),
 )
 
 OWN_OPTIONS: dict[str | None, tuple[Any, ...]] = {
@@ -124,6 +129,22 @@ def _client_options(service_type: str) -> list[Any]:
     return [*adapter, *ks_loading.get_session_conf_options()]
 
 
+LOG_LEVELS = ("oslo.messaging=INFO", "alembic=WARN", "WSME=WARN")
+
+
+def set_library_defaults() -> None:
+    """Set our defaults for options that libraries own; the sample generator calls this too."""
+    log.set_defaults(default_log_levels=[
+        *(level for level in log.get_default_log_levels() if level not in LOG_LEVELS),
+        *LOG_LEVELS])
+    cors.set_defaults(
+        allow_headers=["X-Auth-Token", "OpenStack-API-Version", "X-OpenStack-Request-ID",
+                       "Content-Type", "If-Match"],
+        expose_headers=["OpenStack-API-Version", "OpenStack-API-Minimum-Version",
+                        "OpenStack-API-Maximum-Version", "X-OpenStack-Request-ID", "ETag"],
+        allow_methods=["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH"])
+
+
 def register(conf: cfg.ConfigOpts) -> cfg.ConfigOpts:
     """Register every option of ours, and the libraries' whose defaults we set; returns `conf`."""
     for group, options in OWN_OPTIONS.items():
@@ -132,26 +153,22 @@ def register(conf: cfg.ConfigOpts) -> cfg.ConfigOpts:
         conf.register_opts(_client_options(service_type), group=group)
         ks_loading.register_auth_conf_options(conf, group)
     log.register_options(conf)
-    log.set_defaults(default_log_levels=[
-        *log.get_default_log_levels(), "oslo.messaging=INFO", "alembic=WARN", "WSME=WARN"])
     conf.register_opts(db_options.database_opts, group="database")
     policy_opts.set_defaults(conf)
-    cors.set_defaults(
-        allow_headers=["X-Auth-Token", "OpenStack-API-Version", "X-OpenStack-Request-ID",
-                       "Content-Type", "If-Match"],
-        expose_headers=["OpenStack-API-Version", "OpenStack-API-Minimum-Version",
-                        "OpenStack-API-Maximum-Version", "X-OpenStack-Request-ID", "ETag"],
-        allow_methods=["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH"])
+    report_opts.set_defaults(conf)
+    set_library_defaults()
     return conf
 
 
-def load(arguments: list[str], conf: cfg.ConfigOpts | None = None) -> cfg.ConfigOpts:
+def load(arguments: list[str], conf: cfg.ConfigOpts | None = None, *,
+         program: str = PROJECT) -> cfg.ConfigOpts:
     """Read command line and configuration files into a registered `conf`.
 
-    Raises cfg.Error, whose text names group, option and value.
+    Without --config-file and --config-dir, cyborg-lite.conf and `<program>.conf` are read where
+    they are found in /etc/cyborg-lite and the other usual places. Raises cfg.Error.
     """
     conf = register(conf or cfg.CONF)
-    conf(arguments, project=PROJECT, prog=PROJECT, version=version())
+    conf(arguments, project=PROJECT, prog=program, version=version())
     return conf
 
 

@@ -78,19 +78,20 @@ def _current(connection: sa.Connection) -> str | None:
     return revision
 
 
-class _Alone:
-    """Hold a lock of the whole database, by name, while the block runs."""
+_LOCKS = {
+    "mysql": ("SELECT GET_LOCK(CONCAT('cyborg_lite_migrate.', DATABASE()), 300)",
+              "SELECT RELEASE_LOCK(CONCAT('cyborg_lite_migrate.', DATABASE()))"),
+    "postgresql": ("SELECT pg_advisory_lock(1668899436)",
+                   "SELECT pg_advisory_unlock(1668899436)"),
+}
 
-    NAME = "cyborg_lite_migrate"
-    NUMBER = 0x6379626C
+
+class _Alone:
+    """Hold a lock that other migrations of this database wait for, while the block runs."""
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
-        self._lock, self._unlock = {
-            "mysql": (f"SELECT GET_LOCK('{self.NAME}', 300)", f"SELECT RELEASE_LOCK('{self.NAME}')"),
-            "postgresql": (f"SELECT pg_advisory_lock({self.NUMBER})",
-                           f"SELECT pg_advisory_unlock({self.NUMBER})"),
-        }.get(connection.dialect.name, (None, None))
+        self._lock, self._unlock = _LOCKS.get(connection.dialect.name, ("", ""))
 
     def __enter__(self) -> None:
         self._run(self._lock)
@@ -100,7 +101,7 @@ class _Alone:
             self._connection.rollback()
         self._run(self._unlock)
 
-    def _run(self, statement: str | None) -> None:
-        if statement is not None:
+    def _run(self, statement: str) -> None:
+        if statement:
             self._connection.exec_driver_sql(statement)
             self._connection.commit()
