@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the tests: `python3 tests/run.py [what pytest takes]`. Needs Python and nothing else.
+
+Makes an environment with tox. In CI, as root, it installs the servers that some tests need;
+elsewhere those tests use what is there and are skipped where there is nothing.
+"""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from cyborg_lite.demo import bootstrap
+
+SERVERS = {
+    "mariadb-server": ("mariadbd", "mysqld"),
+    "postgresql": ("postgres", "/usr/lib/postgresql/*/bin/postgres"),
+    "rabbitmq-server": ("rabbitmq-server", "/usr/sbin/rabbitmq-server"),
+}
+"""Debian package: any of these programs shows that it is installed."""
+
+ENVIRONMENTS = ("py3", "contract")
+
+
+def main() -> int:
+    progress = bootstrap.Progress()
+    in_ci = os.environ.get("CI", "").lower() in ("1", "true")
+    try:
+        missing = [package for package, programs in SERVERS.items() if not _any_of(programs)]
+        if missing and in_ci and os.geteuid() == 0:
+            bootstrap.install_packages(missing, progress)
+        elif missing:
+            progress.say(f"Not installed: {', '.join(missing)}. Tests that need them are skipped"
+                         " unless a server answers on its usual port.")
+        python = bootstrap.environment(
+            bootstrap.writable_folder(".venv-tests"), ["tox>=4.11"], progress, "the tests")
+    except bootstrap.CannotPrepare as error:
+        print(error, file=sys.stderr)
+        return 1
+    arguments = ["--", *sys.argv[1:]] if sys.argv[1:] else []
+    environments = ENVIRONMENTS if not arguments else ("py3",)
+    progress.say(f"tox -e {','.join(environments)}")
+    return subprocess.run([python, "-m", "tox", "-e", ",".join(environments), *arguments],
+                          cwd=bootstrap.CHECKOUT).returncode
+
+
+def _any_of(programs: tuple[str, ...]) -> bool:
+    return any(list(pathlib.Path("/").glob(name.lstrip("/"))) if name.startswith("/")
+               else shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+               for name in programs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
