@@ -166,7 +166,7 @@ def delete(database: session.Database, uuids: Sequence[str], project_id: str | N
 
     ServiceTokenMissing, without `bound_too`, when one has an instance; then none is deleted.
     """
-    condition = T.c.uuid.in_(uuids)
+    condition: sa.ColumnElement[bool] = T.c.uuid.in_(uuids)
     if project_id is not None:
         condition = sa.and_(condition, T.c.project_id == project_id)
     with database.writing() as connection:

@@ -326,13 +326,12 @@ def _why_failed(row: sa.Row[Any], reasons: Mapping[str, str | None]) -> str | No
 
 
 @session.retrying
-def take_unfinished(database: session.Database, owner: leases.Owner, bind_timeout_s: float,
-                    at_most: int) -> tuple[dict[str, list[messages.HandleTask]], list[str]]:
+def take_unfinished(database: session.Database, owner: leases.Owner, moment: datetime.datetime,
+                    bind_timeout_s: float, at_most: int) -> tuple[dict[str, list[messages.HandleTask]], list[str]]:
     """Take over binds whose conductor's lease has run out.
 
     Returns (tasks by host to do again, handles whose bind is older than `bind_timeout_s`).
     """
-    moment = session.now()
     with database.writing() as connection:
         ids = connection.scalars(
             sa.select(T.c.id).where(T.c.state == states.BIND_STARTED, T.c.lease_until < moment)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import collections
+import datetime
 import json
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -42,14 +43,14 @@ def tasks_by_host(rows: Iterable[sa.Row[Any]]) -> dict[str, list[messages.Handle
 
 
 @session.retrying
-def take_to_clean(database: session.Database, owner: leases.Owner,
+def take_to_clean(database: session.Database, owner: leases.Owner, moment: datetime.datetime,
                   at_most: int) -> dict[str, list[messages.HandleTask]]:
     """Take handles in `cleaning` that no conductor works on; returns tasks by host."""
     with database.writing() as connection:
         ids = connection.scalars(
             sa.select(H.c.id)
             .where(H.c.state == states.CLEANING,
-                   sa.or_(H.c.lease_until.is_(None), H.c.lease_until < session.now()))
+                   sa.or_(H.c.lease_until.is_(None), H.c.lease_until < moment))
             .order_by(H.c.id).limit(at_most)
             .with_for_update(skip_locked=database.skips_locked)).all()
         if not ids:

@@ -82,6 +82,11 @@ class Database:
                 yield connection
                 self._check_before_commit()
 
+    def check(self) -> None:
+        """Return when the database answers; Unavailable when it does not."""
+        with self.reading() as connection:
+            connection.execute(sa.text("SELECT 1"))
+
     def dispose(self) -> None:
         """Close the pool."""
         self.engine.dispose()

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Takes a host's heartbeats and reports, stores the difference. Knows no driver by name."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import time
+from collections.abc import Callable
+
+from cyborg_lite import messages
+from cyborg_lite.conductor import inventory_diff
+from cyborg_lite.db import inventory
+from cyborg_lite.db import session
+
+LOG = logging.getLogger(__name__)
+
+
+def heartbeat(database: session.Database, beat: messages.Heartbeat,
+              write_every_s: float) -> messages.HeartbeatReply:
+    """Ask for a report unless the host's digest is known; one SELECT when it is.
+
+    write_every_s: how coarsely the host's last sign of life is written down.
+    """
+    seen_before = session.now() - datetime.timedelta(seconds=write_every_s)
+    return messages.HeartbeatReply(
+        report_wanted=not inventory.is_current(database, beat, seen_before))
+
+
+def report(database: session.Database, host_report: messages.HostReport,
+           wake_sync: Callable[[], None]) -> None:
+    """Store what the host has, in one transaction; Placement follows by the sync."""
+    began = time.monotonic()
+    changes = inventory.store(database, host_report, inventory_diff.diff)
+    if changes:
+        LOG.info(
+            "host=%s report stored: devices %d new %d changed %d gone, handles %d new %d gone "
+            "%d missing, %.0f ms", host_report.host, len(changes.devices.new),
+            len(changes.devices.changed), len(changes.devices.gone), len(changes.new_handles),
+            len(changes.gone_handles), len(changes.lost_handles),
+            (time.monotonic() - began) * 1000)
+    wake_sync()

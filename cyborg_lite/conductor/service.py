@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A conductor: its endpoint, its timers, start and stop. No decisions.
+
+Every timer calls a function that looks for due work in the database, so that it does not matter
+which of several conductors has the timer that runs out first.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import threading
+import uuid
+from collections.abc import Callable
+
+from oslo_config import cfg
+
+from cyborg_lite import auth
+from cyborg_lite import errors
+from cyborg_lite import rpc
+from cyborg_lite.clients import nova
+from cyborg_lite.clients import placement
+from cyborg_lite.conductor import arqs
+from cyborg_lite.conductor import endpoint
+from cyborg_lite.conductor import nova_events
+from cyborg_lite.conductor import placement_sync
+from cyborg_lite.conductor import takeover
+from cyborg_lite.db import session
+
+LOG = logging.getLogger(__name__)
+
+BACKGROUND_THREADS = 16
+LEASE_MARGIN_S = 10
+LOOK_FOR_LEFTOVERS_EVERY_S = 5.0
+LOOK_FOR_DUE_EVERY_S = 1.0
+EXPIRE_EVERY_S = 60.0
+
+
+class Timer:
+    """Calls a function every so often, and at once when woken; an error never ends it."""
+
+    def __init__(self, name: str, interval_s: float, function: Callable[[], object]) -> None:
+        self._name, self._interval_s, self._function = name, interval_s, function
+        self._woken = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; the first call comes at once."""
+        self._woken.set()
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Have the next call now; waking it many times is one call."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Return when the call under way is over."""
+        self._stopping = True
+        self._woken.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._woken.wait(self._interval_s)
+            self._woken.clear()
+            if self._stopping:
+                return
+            try:
+                with auth.call_context({}):
+                    self._function()
+            except errors.Unavailable as error:
+                LOG.warning("%s: %s", self._name, error.detail)
+            except Exception:
+                LOG.exception("%s failed; it is tried again in %g s", self._name,
+                              self._interval_s)
+
+
+class Conductor:
+    """One conductor of any number. `conductor_id` marks its leases."""
+
+    def __init__(self, conf: cfg.ConfigOpts, bus: rpc.LocalBus | rpc.MessagingBus) -> None:
+        options = conf.conductor
+        self.conductor_id = str(uuid.uuid4())
+        self._bus = bus
+        self._host = conf.host
+        self.database = session.from_conf(conf, rpc.check_deadline)
+        self._pool = concurrent.futures.ThreadPoolExecutor(
+            BACKGROUND_THREADS, thread_name_prefix="background")
+        self.placement_sync = placement_sync.PlacementSync(
+            self.database, placement.client_from(conf), self.conductor_id, options, session.now)
+        self.nova_events = nova_events.NovaEvents(
+            self.database, nova.client_from(conf), self.conductor_id, options, session.now)
+        self._sync_timer = Timer("placement sync", LOOK_FOR_DUE_EVERY_S,
+                                 self.placement_sync.run_once)
+        self._cleaning_timer = Timer("cleaning", LOOK_FOR_LEFTOVERS_EVERY_S, self._clean)
+        self.binder = arqs.Binder(
+            database=self.database,
+            agents=rpc.AgentClient(bus, options.agent_rpc_timeout),
+            pool=self._pool, deliver=self.nova_events.deliver,
+            wake_cleaning=self._cleaning_timer.wake, wake_sync=self._sync_timer.wake,
+            conductor_id=self.conductor_id,
+            lease_s=options.agent_rpc_timeout + LEASE_MARGIN_S)
+        self.endpoint = endpoint.Endpoint(
+            self.database, self.binder, self._sync_timer.wake,
+            write_last_seen_every_s=options.service_down_time / 4)
+        self._timers = (
+            self._sync_timer, self._cleaning_timer,
+            Timer("nova events", LOOK_FOR_DUE_EVERY_S, self.nova_events.run_once),
+            Timer("unfinished binds", LOOK_FOR_LEFTOVERS_EVERY_S,
+                  lambda: takeover.finish_binds(self.binder, options.bind_timeout)),
+            Timer("expiry", EXPIRE_EVERY_S,
+                  lambda: takeover.expire_unbound(self.binder, options.unbound_arq_ttl)))
+        self._stop_serving: Callable[[], None] | None = None
+
+    def _clean(self) -> None:
+        takeover.clean_handles(self.binder)
+
+    def start(self) -> None:
+        """Answer calls and look for work; returns once it answers."""
+        self._stop_serving = self._bus.serve(rpc.CONDUCTOR_TOPIC, self._host, self.endpoint)
+        for timer in self._timers:
+            timer.start()
+
+    def stop(self) -> None:
+        """Take no new calls, finish the work in hand, close the database."""
+        if self._stop_serving is not None:
+            self._stop_serving()
+        for timer in self._timers:
+            timer.stop()
+        self._pool.shutdown(wait=True)
+        self.database.dispose()
+
+    def reload(self) -> None:
+        """The options of the group conductor are read at each use; nothing else is to be done."""
