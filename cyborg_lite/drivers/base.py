@@ -24,11 +24,16 @@ from cyborg_lite import messages
 from cyborg_lite.drivers import sysfs
 
 
+class ConfigurationError(ValueError):
+    """An option or a device file is wrong. The text names it, its value and what is allowed."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Environment:
     """What a driver may know of its host.
 
-    sysfs: the one reader of sysfs.
+    sysfs: the one reader of sysfs. It belongs to `discover`; `prepare` and `clean`, which run in
+        other threads, use `sysfs.fresh()`.
     options: the values of the driver's own configuration groups, group by group.
     claimed: PCI addresses that a driver named earlier in `enabled_drivers` reports; filled by
         the agent before each discovery.
@@ -40,17 +45,23 @@ class Environment:
 
 
 class Driver(abc.ABC):
-    """Reports the devices of one kind."""
+    """Reports the devices of one kind.
+
+    The constructor raises `ConfigurationError` for an option that it can't use: the agent then
+    doesn't start. Any other exception costs this driver's devices only, and is tried again.
+    """
 
     option_groups: ClassVar[tuple[str, ...]] = ()
     """Groups of the configuration whose values the agent puts into `Environment.options`."""
 
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
+        self.withheld: dict[str, str] = {}
+        """Addresses that the last `discover` looked at and did not offer, with the reason."""
 
     @abc.abstractmethod
     def discover(self) -> list[messages.ReportedDevice]:
-        """Return every device that can be offered now, in a stable order.
+        """Return every device that can be offered now, in a stable order; set `withheld`.
 
         `ReportedDevice.driver` is filled in by the agent. An exception costs this driver's
         devices only: they are taken as unknown, not as gone.
@@ -58,7 +69,11 @@ class Driver(abc.ABC):
 
 
 class PreparesHandles(abc.ABC):
-    """Host work around a handle. Both functions may be repeated without harm."""
+    """Host work around a handle. Both functions may be repeated without harm.
+
+    Every deployable of such a driver needs both, unless the driver sets `prepares` or `cleans`
+    on it itself.
+    """
 
     @abc.abstractmethod
     def prepare(self, task: messages.HandleTask) -> None:
