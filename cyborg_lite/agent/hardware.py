@@ -12,15 +12,16 @@ import hashlib
 import json
 import logging
 import threading
+import typing
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Any
 from typing import Protocol
 
 import stevedore
-from stevedore import exception as stevedore_exception
 
 from cyborg_lite import messages
 from cyborg_lite import rpc
@@ -39,25 +40,23 @@ class Catalogue(Protocol):
         """Return the names of all drivers, sorted."""
 
     def load(self, name: str) -> type[base.Driver]:
-        """Return a driver's class; KeyError for a name that does not exist."""
+        """Return the class of a driver that exists. Raises whatever its import raises."""
 
 
 class InstalledDrivers:
     """Drivers by entry point; a package outside this one needs an entry point alone."""
 
     def names(self) -> list[str]:
-        manager = stevedore.EnabledExtensionManager(NAMESPACE, lambda extension: False)
-        return sorted(manager.entry_points_names())
+        return sorted({point.name for point in metadata.entry_points(group=NAMESPACE)})
 
     def load(self, name: str) -> type[base.Driver]:
-        try:
-            manager = stevedore.DriverManager(NAMESPACE, name, invoke_on_load=False)
-        except stevedore_exception.NoMatches as error:
-            if name in self.names():
-                raise  # it exists and can't be imported; the text says why
-            raise KeyError(name) from error
-        driver: type[base.Driver] = manager.driver
-        return driver
+        manager: stevedore.DriverManager[type[base.Driver]] = stevedore.DriverManager(
+            NAMESPACE, name, invoke_on_load=False, on_load_failure_callback=_raise)
+        return typing.cast(type[base.Driver], manager.driver)
+
+
+def _raise(manager: object, entry_point: object, error: BaseException) -> None:
+    raise error
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -105,7 +104,12 @@ class Hardware:
         self._idle = threading.Condition()
         self._slots = [_Slot(name, base.Environment(self._sysfs, {}, set()))
                        for name in dict.fromkeys(enabled)]
+        installed = self._catalogue.names()
         for slot in self._slots:
+            if slot.name not in installed:
+                raise base.ConfigurationError(
+                    f"[agent] enabled_drivers: there is no driver {slot.name!r}; installed are "
+                    f"{', '.join(installed) or 'none'}")
             self._start(slot)
 
     @property
@@ -122,13 +126,6 @@ class Hardware:
             slot.driver = kind(slot.environment)
         except base.ConfigurationError:
             raise
-        except KeyError as error:
-            if error.args != (slot.name,):
-                self._fail(slot, error)
-                return
-            raise base.ConfigurationError(
-                f"[agent] enabled_drivers: there is no driver {slot.name!r}; installed are "
-                f"{', '.join(self._catalogue.names()) or 'none'}") from None
         except Exception as error:
             self._fail(slot, error)
 
@@ -144,10 +141,9 @@ class Hardware:
             for slot in self._slots:
                 found = self._ask(slot, claimed)
                 if found is not None:
-                    found = [device for device in found if self._is_new(device, claimed, names)]
-                    slot.claims = {address for device in found for address in _addresses(device)}
-                    names.update(name for device in found for name in _names(device))
-                    devices.extend(found)
+                    own = [device for device in found if _is_new(device, claimed, names)]
+                    slot.claims = {address for device in own for address in _addresses(device)}
+                    devices.extend(own)
                 # functions of a driver that failed stay its own: they are unknown, not free
                 claimed |= slot.claims
             failed = sorted(slot.name for slot in self._slots if slot.error is not None)
@@ -155,8 +151,10 @@ class Hardware:
 
     def _ask(self, slot: _Slot, claimed: set[str]) -> list[messages.ReportedDevice] | None:
         if slot.driver is None:
-            with contextlib.suppress(base.ConfigurationError):
+            try:
                 self._start(slot)
+            except base.ConfigurationError as error:
+                self._fail(slot, error)
         if slot.driver is None:
             return None
         slot.environment.claimed.clear()
@@ -181,14 +179,6 @@ class Hardware:
             LOG.error("driver %s failed; its devices stay as they were reported, new ones are "
                       "not seen: %s", slot.name, text, exc_info=error)
         slot.error = text
-
-    @staticmethod
-    def _is_new(device: messages.ReportedDevice, claimed: set[str], names: set[str]) -> bool:
-        if claimed & _addresses(device) or names & _names(device):
-            LOG.debug("driver %s: %s is reported by a driver before it", device.driver,
-                      device.address)
-            return False
-        return True
 
     # --- handles ------------------------------------------------------------------------------
 
@@ -298,6 +288,16 @@ def _names(device: messages.ReportedDevice) -> set[str]:
     """What must be unique on the host: the device's address, the deployables' names."""
     return {f"device {device.address}",
             *(f"deployable {deployable.name}" for deployable in device.deployables)}
+
+
+def _is_new(device: messages.ReportedDevice, claimed: set[str], names: set[str]) -> bool:
+    """Say whether nobody reported it so far, and note its names."""
+    own = _names(device)
+    if claimed & _addresses(device) or names & own:
+        LOG.debug("driver %s: %s is reported already", device.driver, device.address)
+        return False
+    names |= own
+    return True
 
 
 def _log_withheld(slot: _Slot) -> None:
