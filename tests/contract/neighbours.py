@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The corner of Nova's API that an accelerator service and its clients meet, with a record.
+"""The corners of Nova's and Glance's APIs that an accelerator service and its clients meet.
 
-Nova itself is not here: it takes events and knows the servers that a test declares.
+Neither does any work: events are recorded, servers are those that a test declares, and every
+image that is asked for exists.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import Any
 
 MICROVERSION = "2.100"
 _SERVER = re.compile(r"^/v2\.1/servers/([^/?]+)$")
+_IMAGE = re.compile(r"^/image/v2/images/([^/?]+)$")
 
 
-class ComputeApi:
-    """Serves at `url` until `stop()`."""
+class Neighbours:
+    """Serves Nova at `compute_url` and Glance at `image_url` until `stop()`."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -25,7 +27,8 @@ class ComputeApi:
         self._servers: dict[str, str] = {}
         self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_port}/v2.1"
+        self._root = f"http://127.0.0.1:{self._http.server_port}"
+        self.compute_url, self.image_url = f"{self._root}/v2.1", f"{self._root}/image"
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
@@ -44,8 +47,41 @@ class ComputeApi:
         name = self._servers.get(uuid)
         return name and {"id": uuid, "name": name, "status": "ACTIVE", "links": []}
 
-    def take(self, events: list[dict[str, Any]], headers: dict[str, str]) -> None:
-        """Record events as they came, each with the headers that came with it."""
+    def get(self, path: str) -> tuple[int, dict[str, Any]]:
+        """Return status and body of a GET without a query."""
+        named = _SERVER.match(path)
+        server = named and self.server(named[1])
+        if server:
+            return 200, {"server": server}
+        if path in ("", "/v2.1"):
+            version = {"id": "v2.1", "status": "CURRENT", "version": MICROVERSION,
+                       "min_version": "2.1",
+                       "links": [{"rel": "self", "href": self.compute_url + "/"}]}
+            return 200, {"version": version} if path else {"versions": [version]}
+        if path in ("/v2.1/servers", "/v2.1/servers/detail"):
+            return 200, {"servers": []}
+        if path in ("/image", "/image/v2"):
+            return 200, {"versions": [{
+                "id": "v2.16", "status": "CURRENT",
+                "links": [{"rel": "self", "href": self.image_url + "/v2/"}]}]}
+        if _IMAGE.match(path):
+            return 200, {"id": path.rpartition("/")[2], "status": "active"}
+        return 404, {"itemNotFound": {"code": 404, "message": "not here"}}
+
+    def post(self, path: str, headers: dict[str, str],
+             body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Return status and body of a POST; what Nova refuses is refused here."""
+        if path != "/v2.1/os-server-external-events":
+            return 404, {"itemNotFound": {"code": 404, "message": "not here"}}
+        if "x-auth-token" not in headers:
+            return 401, {"error": {"code": 401, "message": "no token"}}
+        if headers.get("openstack-api-version") != "compute 2.82":
+            return 400, {"badRequest": {
+                "code": 400, "message": "accelerator-request-bound needs compute 2.82"}}
+        self._take(body["events"], headers)
+        return 200, {"events": [{**event, "code": 200} for event in body["events"]]}
+
+    def _take(self, events: list[dict[str, Any]], headers: dict[str, str]) -> None:
         with self._changed:
             self._events.extend({**event, "headers": headers} for event in events)
             self._changed.notify_all()
@@ -70,39 +106,17 @@ class ComputeApi:
             return [event for event in self._events if event["server_uuid"] == instance]
 
 
-def _handler(api: ComputeApi) -> type[http.server.BaseHTTPRequestHandler]:
+def _handler(api: Neighbours) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            path = self.path.rstrip("/")
-            named = _SERVER.match(path)
-            server = named and api.server(named[1])
-            if path in ("", "/v2.1"):
-                self._answer(200, {"versions" if not path else "version":
-                                   [self._version()] if not path else self._version()})
-            elif server:
-                self._answer(200, {"server": server})
-            elif path.startswith(("/v2.1/servers?", "/v2.1/servers/detail")):
-                self._answer(200, {"servers": []})
-            else:
-                self._answer(404, {"itemNotFound": {"code": 404, "message": "not here"}})
+            self._answer(*api.get(self.path.partition("?")[0].rstrip("/")))
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
-            if self.path != "/v2.1/os-server-external-events":
-                return self._answer(404, {"itemNotFound": {"code": 404, "message": "not here"}})
-            if not self.headers.get("X-Auth-Token"):
-                return self._answer(401, {"error": {"code": 401, "message": "no token"}})
-            if self.headers.get("OpenStack-API-Version") != "compute 2.82":
-                return self._answer(400, {"badRequest": {
-                    "code": 400, "message": "accelerator-request-bound needs compute 2.82"}})
-            api.take(body["events"], dict(self.headers))
-            self._answer(200, {"events": [{**event, "code": 200} for event in body["events"]]})
-
-        def _version(self) -> dict[str, Any]:
-            return {"id": "v2.1", "status": "CURRENT", "version": MICROVERSION,
-                    "min_version": "2.1", "links": [{"rel": "self", "href": api.url + "/"}]}
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            self._answer(*api.post(self.path, headers, body))
 
         def _answer(self, status: int, body: dict[str, Any]) -> None:
             raw = json.dumps(body).encode()
