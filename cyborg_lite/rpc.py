@@ -32,12 +32,12 @@ from typing import Protocol
 from typing import TypeVar
 from typing import Union
 
-import oslo_messaging
 from oslo_config import cfg
 
 from cyborg_lite import auth
 from cyborg_lite import errors
 from cyborg_lite import messages
+from cyborg_lite.threads import oslo_messaging
 
 LOG = logging.getLogger(__name__)
 

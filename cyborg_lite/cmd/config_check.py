@@ -17,6 +17,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from cyborg_lite import config
+from cyborg_lite import threads  # noqa: F401  before an entry point loads oslo.messaging
 
 LIBRARIES = ("oslo.db", "oslo.log", "oslo.messaging", "oslo.middleware", "oslo.policy",
              "oslo.reports", "keystonemiddleware.auth_token")
@@ -36,17 +37,17 @@ def check(arguments: list[str], program: str, cli_options: Sequence[Any] = (),
     conf = cfg.ConfigOpts()
     conf.register_cli_opts(cli_options)
     config.register(conf)
-    options = list(_options())
-    for group, option in options:
+    theirs = list(_library_options())
+    for group, option in theirs:
         with contextlib.suppress(cfg.DuplicateOptError):
             conf.register_opt(option, group)
     set_defaults(conf)
     config.load(arguments, conf, program=program)
-    for group, option in options:
+    for group, option in (*_own_options(), *theirs):
         try:
             _value(conf, group, option)
         except cfg.NoSuchOptError:
-            continue
+            continue  # of an authentication plugin, whose loader registers and checks them
         except (ValueError, cfg.Error) as error:
             raw = _as_text(arguments, program, cli_options, group, option)
             reason = str(error).rpartition("is not valid: ")[2]
@@ -54,14 +55,18 @@ def check(arguments: list[str], program: str, cli_options: Sequence[Any] = (),
                 f"[{group or 'DEFAULT'}] {option.name} = {raw}: {reason}") from error
 
 
-def _options() -> Iterator[tuple[str | None, Any]]:
+def _own_options() -> Iterator[tuple[str | None, Any]]:
     for group, ours in config.list_options():
         yield from ((group, option) for option in ours)
+
+
+def _library_options() -> Iterator[tuple[str | None, Any]]:
     for point in metadata.entry_points(group="oslo.config.opts"):
         if point.name in LIBRARIES:
             for where, theirs in point.load()():
                 name = where if where is None or isinstance(where, str) else where.name
-                yield from ((name, option) for option in theirs)
+                # what is required is so only where its library is used
+                yield from ((name, option) for option in theirs if not option.required)
 
 
 def _value(conf: cfg.ConfigOpts, group: str | None, option: Any) -> Any:

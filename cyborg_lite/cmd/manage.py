@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cyborg-lite-manage: thin calls of what lives elsewhere. No SQL here."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from typing import Any
+
+import sqlalchemy as sa
+from oslo_config import cfg
+
+from cyborg_lite import config
+from cyborg_lite import errors
+from cyborg_lite.cmd import process
+from cyborg_lite.db import checks
+from cyborg_lite.db import migrate
+from cyborg_lite.db import purge
+from cyborg_lite.db import session
+
+NAME = "cyborg-lite-manage"
+
+STUCK_FACTOR = 2
+"""Something counts as stuck after so many times the interval in which it should have been done."""
+
+
+def main() -> None:
+    """Run one command; exit status 0 when all is well, 1 when not, 2 for wrong arguments."""
+    try:
+        sys.exit(_run(sys.argv[1:]))
+    except process.CannotStart as error:
+        print(f"{NAME}: {error}", file=sys.stderr)
+    except errors.Error as error:
+        print(f"{NAME}: {error.detail}", file=sys.stderr)
+    except (sa.exc.SQLAlchemyError, migrate.NotInstalled) as error:
+        print(f"{NAME}: {error}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _run(arguments: list[str]) -> int:
+    command = cfg.SubCommandOpt("command", title="commands", handler=_add_commands)
+    conf = process.configure(
+        process.Program(name=NAME, build=_nothing_to_serve, cli_options=(command,)), arguments)
+    config.set_up_logging(conf)
+    if not conf.database.connection:
+        raise process.CannotStart(
+            "[database] connection is not set. Name the configuration file that has it with "
+            "--config-file.")
+    database = session.from_conf(conf, lambda: None)
+    status: int = conf.command.run(conf, database)
+    return status
+
+
+def _nothing_to_serve(conf: cfg.ConfigOpts) -> Any:
+    raise NotImplementedError
+
+
+def _add_commands(commands: Any) -> None:
+    db = commands.add_parser("db", help="the schema and its rows").add_subparsers(
+        dest="db_command", required=True)
+    upgrade = db.add_parser("upgrade", help="bring the schema to a revision")
+    upgrade.add_argument("revision", nargs="?", default=migrate.HEAD,
+                         help="default: the newest that this release knows")
+    upgrade.set_defaults(run=_upgrade)
+    db.add_parser("version", help="print the revision of the schema").set_defaults(run=_version)
+    purge_parser = db.add_parser(
+        "purge", help="delete rows that nothing needs: records of hosts that are silent and empty")
+    purge_parser.add_argument("--older-than", type=_days, default=_days("30"), metavar="DAYS",
+                              help="silent for more days than this (default 30)")
+    purge_parser.add_argument("--max-rows", type=int, default=1000,
+                              help="delete at most so many (default 1000)")
+    purge_parser.add_argument("--dry-run", action="store_true", help="only print them")
+    purge_parser.set_defaults(run=_purge)
+    commands.add_parser("check", help="look for rows that contradict the invariants; repairs "
+                                      "nothing").set_defaults(run=_check)
+
+
+def _days(text: str) -> datetime.timedelta:
+    days = float(text)
+    if days <= 0:
+        raise ValueError(text)
+    return datetime.timedelta(days=days)
+
+
+def _upgrade(conf: cfg.ConfigOpts, database: session.Database) -> int:
+    before, after = migrate.upgrade(database.engine, conf.command.revision)
+    print(f"{before or 'empty'} -> {after}" if before != after else f"{after}: nothing to do")
+    return 0
+
+
+def _version(conf: cfg.ConfigOpts, database: session.Database) -> int:
+    print(migrate.version(database.engine) or "empty")
+    return 0
+
+
+def _purge(conf: cfg.ConfigOpts, database: session.Database) -> int:
+    before = session.now() - conf.command.older_than
+    hosts = purge.silent_hosts(database, before, conf.command.max_rows)
+    for host in hosts:
+        print(host)
+    if conf.command.dry_run:
+        print(f"{len(hosts)} hosts would be deleted")
+    else:
+        print(f"{purge.delete_hosts(database, hosts, before)} hosts deleted")
+    return 0
+
+
+def _check(conf: cfg.ConfigOpts, database: session.Database) -> int:
+    if migrate.version(database.engine) is None:
+        raise process.CannotStart("The database is empty; run: cyborg-lite-manage db upgrade")
+    options = conf.conductor
+    findings = checks.find(database, checks.Limits(
+        bind_s=STUCK_FACTOR * options.bind_timeout,
+        sync_s=STUCK_FACTOR * options.placement_sync_interval,
+        event_s=STUCK_FACTOR * options.event_give_up))
+    for finding in findings:
+        print(f"invariant {finding.invariant}: {finding.what}")
+    print(f"{len(findings)} findings")
+    return 1 if findings else 0

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cyborg-lite-status upgrade check: is this installation ready? Repairs nothing."""
+
+from __future__ import annotations
+
+import sys
+
+import sqlalchemy as sa
+from oslo_config import cfg
+from oslo_upgradecheck import common_checks
+from oslo_upgradecheck import upgradecheck
+
+from cyborg_lite import config
+from cyborg_lite.cmd import config_check
+from cyborg_lite.db import migrate
+from cyborg_lite.db import session
+
+NAME = "cyborg-lite-status"
+
+SUCCESS = upgradecheck.Code.SUCCESS
+WARNING = upgradecheck.Code.WARNING
+FAILURE = upgradecheck.Code.FAILURE
+
+
+class Checks(upgradecheck.UpgradeCommands):
+    """Each function is one line of the printed table."""
+
+    def _configuration(self) -> upgradecheck.Result:
+        try:
+            config_check.check(_files(), NAME)
+        except cfg.Error as error:
+            return upgradecheck.Result(FAILURE, str(error))
+        return upgradecheck.Result(SUCCESS)
+
+    def _database(self) -> upgradecheck.Result:
+        if not cfg.CONF.database.connection:
+            return upgradecheck.Result(
+                WARNING, "[database] connection is not set: only a conductor's host needs it.")
+        try:
+            engine = session.from_conf(cfg.CONF, lambda: None).engine
+            found, wanted = migrate.version(engine), migrate.head()
+        except (sa.exc.SQLAlchemyError, migrate.NotInstalled) as error:
+            return upgradecheck.Result(FAILURE, str(error))
+        if found == wanted:
+            return upgradecheck.Result(SUCCESS, f"revision {found}")
+        return upgradecheck.Result(
+            FAILURE, f"The schema is at {found or 'empty'}, this release needs {wanted}. Run: "
+                     "cyborg-lite-manage db upgrade")
+
+    _upgrade_checks = (
+        ("Configuration", _configuration),
+        ("Database schema", _database),
+        ("Policy file is YAML",
+         (common_checks.check_policy_json, {"conf": cfg.CONF})),
+    )
+
+
+def main() -> None:
+    """0 all well, 1 a warning, 2 a failure, 255 an error nobody expected."""
+    config.register(cfg.CONF)
+    sys.exit(upgradecheck.main(
+        cfg.CONF, config.PROJECT, Checks(), default_config_files=None))
+
+
+def _files() -> list[str]:
+    """The files that this run reads, as arguments."""
+    return [part for name in cfg.CONF.config_file or () for part in ("--config-file", name)]
