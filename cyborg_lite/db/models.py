@@ -153,7 +153,9 @@ arqs = _table(
     sa.Column("lease_owner", Uuid, comment="the conductor that finishes the bind"),
     sa.Column("lease_until", Moment),
     *_times(),
-    sa.Index("ix_arqs_state_updated_at", "state", "updated_at"))
+    sa.Index("ix_arqs_state_updated_at", "state", "updated_at"),
+    # two binds that make a set for one instance at one time both want position 0
+    sa.UniqueConstraint("instance_uuid", "migration_uuid", "set_position"))
 
 events = _table(
     "events",

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures for all tests: databases on three servers. What a test needs of them it says itself."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from collections.abc import Iterator
+
+import pytest
+
+from cyborg_lite import rpc
+from cyborg_lite.db import models
+from cyborg_lite.db import session
+from tests.fixtures import databases
+from tests.fixtures import servers
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], pathlib.Path]:
+    """Make a folder for a server."""
+    return lambda name: tmp_path_factory.mktemp(name)
+
+
+@pytest.fixture(scope="session")
+def mariadb_server(folder: Callable[[str], pathlib.Path]) -> Iterator[str]:
+    """URL of a MariaDB without a database's name."""
+    with servers.mariadb(folder) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(folder: Callable[[str], pathlib.Path]) -> Iterator[str]:
+    """URL of a PostgreSQL without a database's name."""
+    with servers.postgresql(folder) as url:
+        yield url
+
+
+def _with_tables(url: str) -> session.Database:
+    database = session.Database(url, check_before_commit=rpc.check_deadline,
+                                max_pool_size=20, max_overflow=20) \
+        if not url.startswith("sqlite") else session.Database(
+            url, check_before_commit=rpc.check_deadline)
+    models.metadata.create_all(database.engine)
+    return database
+
+
+@pytest.fixture(scope="session")
+def mariadb_tables(mariadb_server: str) -> Iterator[session.Database]:
+    """A MariaDB database with the tables of this version."""
+    with servers.own_database(mariadb_server) as url:
+        database = _with_tables(url)
+        yield database
+        database.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgresql_tables(postgresql_server: str) -> Iterator[session.Database]:
+    """A PostgreSQL database with the tables of this version."""
+    with servers.own_database(postgresql_server) as url:
+        database = _with_tables(url)
+        yield database
+        database.dispose()
+
+
+@pytest.fixture
+def sqlite(tmp_path: pathlib.Path) -> Iterator[session.Database]:
+    """An SQLite database with the tables of this version, and nothing in them."""
+    database = _with_tables(f"sqlite:///{tmp_path}/test.sqlite")
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def mariadb(mariadb_tables: session.Database) -> session.Database:
+    """The MariaDB database with empty tables."""
+    databases.empty(mariadb_tables)
+    return mariadb_tables
+
+
+@pytest.fixture
+def postgresql(postgresql_tables: session.Database) -> session.Database:
+    """The PostgreSQL database with empty tables."""
+    databases.empty(postgresql_tables)
+    return postgresql_tables
+
+
+@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
+def database(request: pytest.FixtureRequest) -> session.Database:
+    """Each of the three databases in turn, with empty tables."""
+    found: session.Database = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(params=["mariadb", "postgresql"])
+def server_database(request: pytest.FixtureRequest) -> session.Database:
+    """Each of the two databases that several conductors can share."""
+    found: session.Database = request.getfixturevalue(request.param)
+    return found
