@@ -110,7 +110,7 @@ def main(program: Program, arguments: Sequence[str] | None = None) -> NoReturn:
             run.service()
         else:
             run.supervise(workers)
-    except CannotStart as error:
+    except (CannotStart, cfg.Error) as error:
         _complain(program, error)
         sys.exit(1)
     sys.exit(0)
@@ -219,7 +219,7 @@ class _Run:
             signals.close()
             self.service(parent)
             status = 0
-        except CannotStart as error:
+        except (CannotStart, cfg.Error) as error:
             _complain(self._program, error)
         except BaseException:
             LOG.exception("A worker of %s failed", self._program.name)

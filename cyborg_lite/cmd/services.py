@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The programs that serve: api, conductor, agent, standalone. Start and stop, nothing else."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pathlib
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from oslo_config import cfg
+
+from cyborg_lite import config
+from cyborg_lite import rpc
+from cyborg_lite.cmd import process
+from cyborg_lite.threads import oslo_messaging
+
+LOG = logging.getLogger(__name__)
+
+# What one program needs is imported where that program is built: an agent then holds neither
+# SQLAlchemy nor pecan in memory.
+
+
+def api() -> None:
+    """cyborg-lite-api: the REST API on a threaded server."""
+    process.main(process.Program(name="cyborg-lite-api", build=_build_api))
+
+
+def conductor() -> None:
+    """cyborg-lite-conductor: RPC server, owner of the database and of the Placement sync."""
+    process.main(process.Program(name="cyborg-lite-conductor", build=_build_conductor))
+
+
+def agent() -> None:
+    """cyborg-lite-agent: the drivers of one compute host."""
+    process.main(process.Program(name="cyborg-lite-agent", build=_build_agent))
+
+
+def standalone() -> None:
+    """cyborg-lite-standalone: all of them in one process."""
+    process.main(process.Program(
+        name="cyborg-lite-standalone", build=_build_standalone, cli_options=STANDALONE_OPTIONS,
+        set_defaults=_standalone_defaults))
+
+
+# --- api --------------------------------------------------------------------------------------
+
+
+class Api:
+    """The REST API of one process, on a socket that it may share with others."""
+
+    def __init__(self, conf: cfg.ConfigOpts, listener: socket.socket, bus: rpc.Bus) -> None:
+        from cyborg_lite.api import app
+        from cyborg_lite.wsgi import server
+
+        application = app.make_app(conf, rpc.ConductorClient(bus, conf.api.rpc_timeout))
+        self._server = server.Server(listener, application, conf.api.api_threads)
+
+    def start(self) -> None:
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def reload(self) -> None:
+        """Options of the API are read at each request."""
+
+
+def _build_api(conf: cfg.ConfigOpts) -> tuple[Callable[[], process.Service], int]:
+    listener = _listen(conf)
+    return lambda: Api(conf, listener, _bus(conf)), conf.api.api_workers
+
+
+def _listen(conf: cfg.ConfigOpts) -> socket.socket:
+    from cyborg_lite.api import authentication
+    from cyborg_lite.wsgi import server
+
+    authentication.refuse_exposed_noauth(conf)
+    try:
+        return server.listen(conf.api.host_ip, conf.api.port)
+    except OSError as error:
+        raise process.CannotStart(
+            f"[api] host_ip = {conf.api.host_ip}, port = {conf.api.port}: cannot listen there: "
+            f"{error.strerror or error}") from error
+
+
+# --- conductor --------------------------------------------------------------------------------
+
+
+def _build_conductor(conf: cfg.ConfigOpts) -> tuple[Callable[[], process.Service], int]:
+    from cyborg_lite.conductor import service
+
+    if not conf.database.connection:
+        raise process.CannotStart(
+            "[database] connection is not set: say where the database is, such as "
+            "mysql+pymysql://USER:PASSWORD@HOST/cyborg_lite")
+    return lambda: service.Conductor(conf, _bus(conf)), conf.conductor.workers
+
+
+# --- agent ------------------------------------------------------------------------------------
+
+
+class Agent:
+    """The agent and its RPC server."""
+
+    def __init__(self, conf: cfg.ConfigOpts, bus: rpc.LocalBus | rpc.MessagingBus) -> None:
+        from cyborg_lite.agent import service
+        from cyborg_lite.drivers import base
+
+        try:
+            self._agent = service.agent_from(conf, bus)
+        except base.ConfigurationError as error:
+            raise process.CannotStart(str(error)) from error
+        self._bus = bus
+        self._stop_serving: Callable[[], None] = lambda: None
+
+    @property
+    def host(self) -> str:
+        """The name it goes by."""
+        return self._agent.settings.host
+
+    def start(self) -> None:
+        self._stop_serving = self._bus.serve(rpc.AGENT_TOPIC, self.host, self._agent.endpoint)
+        self._agent.start()
+
+    def stop(self) -> None:
+        self._stop_serving()
+        self._agent.stop()
+
+    def reload(self) -> None:
+        self._agent.reload()
+
+
+def _build_agent(conf: cfg.ConfigOpts) -> tuple[Callable[[], process.Service], int]:
+    return lambda: Agent(conf, _bus(conf)), 1
+
+
+def _bus(conf: cfg.ConfigOpts) -> rpc.MessagingBus:
+    try:
+        return rpc.bus_from(conf)
+    except (oslo_messaging.InvalidTransportURL, oslo_messaging.DriverLoadFailure,
+            ValueError) as error:
+        raise process.CannotStart(
+            "[DEFAULT] transport_url: it must look like rabbit://USER:PASSWORD@HOST:5672/VHOST; "
+            f"{type(error).__name__}") from error
+
+
+# --- all in one -------------------------------------------------------------------------------
+
+STANDALONE_OPTIONS = (
+    cfg.MultiStrOpt(
+        "agent-config-file", default=[], metavar="PATH",
+        help="Run an agent with this file read after the main configuration; once for each "
+             "agent. Without it one agent runs, from the main configuration."),
+)
+
+STANDALONE_DEFAULTS: tuple[tuple[str, str, Any], ...] = (
+    ("api", "auth_strategy", "noauth"),
+    ("placement", "auth_type", "none"),
+    ("placement", "endpoint_override", "http://127.0.0.1:8778"),
+    ("nova", "auth_type", "none"),
+    ("nova", "endpoint_override", "http://127.0.0.1:8774/v2.1"),
+)
+
+
+class Standalone:
+    """API, conductor and agents in one process, with SQLite and a bus in memory."""
+
+    def __init__(self, conf: cfg.ConfigOpts, listener: socket.socket) -> None:
+        from cyborg_lite.conductor import service
+
+        bus = rpc.LocalBus()
+        self._conf = conf
+        self._listener = listener
+        self._conductor = service.Conductor(conf, bus)
+        self._agent_confs = [_agent_conf(conf, name) for name in conf.agent_config_file]
+        self._agents = [Agent(each, bus) for each in self._agent_confs or [conf]]
+        self._services: tuple[process.Service, ...] = (
+            self._conductor, *self._agents, Api(conf, listener, bus))
+
+    def start(self) -> None:
+        from cyborg_lite.db import migrate
+
+        migrate.upgrade(self._conductor.database.engine)
+        for service in self._services:
+            service.start()
+        host, port = self._listener.getsockname()[:2]
+        print(f"cyborg-lite-standalone is ready: http://{f'[{host}]' if ':' in host else host}"
+              f":{port} database={self._conf.database.connection} agents="
+              f"{','.join(each.host for each in self._agents)}", flush=True)
+
+    def stop(self) -> None:
+        for service in reversed(self._services):
+            service.stop()
+
+    def reload(self) -> None:
+        for conf in self._agent_confs:
+            conf.mutate_config_files()
+        for service in self._services:
+            service.reload()
+
+
+def _build_standalone(conf: cfg.ConfigOpts) -> tuple[Callable[[], process.Service], int]:
+    if not conf.database.connection:
+        folder = _state_folder(pathlib.Path(conf.agent.state_path))
+        conf.set_override("connection", f"sqlite:///{folder}/cyborg-lite.sqlite", "database")
+    listener = _listen(conf)
+    return lambda: Standalone(conf, listener), 1
+
+
+def _standalone_defaults(conf: cfg.ConfigOpts) -> None:
+    for group, name, value in STANDALONE_DEFAULTS:
+        conf.set_default(name, value, group)
+
+
+def _agent_conf(conf: cfg.ConfigOpts, path: str) -> cfg.ConfigOpts:
+    files = [*(conf.config_file or ()), path]
+    return config.load([f"--config-file={name}" for name in files], cfg.ConfigOpts(),
+                       program="cyborg-lite-agent")
+
+
+def _state_folder(wanted: pathlib.Path) -> pathlib.Path:
+    """Return a folder that we may write: the configured one, else the user's own."""
+    home = pathlib.Path(os.environ.get("XDG_STATE_HOME") or pathlib.Path.home() / ".local/state")
+    for folder in (wanted, home / "cyborg-lite"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    raise process.CannotStart(
+        f"[agent] state_path = {wanted}: cannot write there. Name another folder, or set "
+        "[database] connection.")
