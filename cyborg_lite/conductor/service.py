@@ -89,9 +89,9 @@ class Conductor:
         self._pool = concurrent.futures.ThreadPoolExecutor(
             BACKGROUND_THREADS, thread_name_prefix="background")
         self.placement_sync = placement_sync.PlacementSync(
-            self.database, placement.client_from(conf), self.conductor_id, options, session.now)
+            self.database, placement.from_conf(conf), self.conductor_id, options, session.now)
         self.nova_events = nova_events.NovaEvents(
-            self.database, nova.client_from(conf), self.conductor_id, options, session.now)
+            self.database, nova.from_conf(conf), self.conductor_id, options, session.now)
         self._sync_timer = Timer("placement sync", LOOK_FOR_DUE_EVERY_S,
                                  self.placement_sync.run_once)
         self._cleaning_timer = Timer("cleaning", LOOK_FOR_LEFTOVERS_EVERY_S, self._clean)
