@@ -217,7 +217,8 @@ class CyborgLiteSeeder(Seeder):
             "set_position hostname device_rp_uuid created_at",
             ((seed_uuid("arq", number), self._project_id, "Bound", profile_id, self._profile, 0,
               json.dumps(self._group), seed_uuid("instance", number), "", 0,
-              _host(number // handles), seed_uuid("provider", number // handles), now) for number in range(arqs)))
+              _host(number // handles), seed_uuid("provider", number // handles), now)
+             for number in range(arqs)))
 
 
 KINDS: dict[str, type[Seeder]] = {"cyborg": CyborgSeeder, "cyborg-lite": CyborgLiteSeeder}
