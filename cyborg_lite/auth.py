@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,21 +53,26 @@ def call_context(call: dict[str, Any]) -> Iterator[None]:
 # --- who asks ---------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Caller:
     """The user of one request and, for a service token, the service that speaks for it."""
 
     user_id: str | None
     project_id: str | None
     roles: tuple[str, ...]
-    is_admin: bool
     is_service: bool
     credentials: dict[str, Any]
+    enforcer: Enforcer
+
+    @functools.cached_property
+    def is_admin(self) -> bool:
+        """Whether rule admin_api holds: asked only where it matters."""
+        return self.enforcer.is_admin(self.credentials)
 
     @property
     def scope(self) -> str | None:
         """The project whose ARQs the caller sees; None means all."""
-        return None if self.is_admin or self.is_service else self.project_id or ""
+        return None if self.is_service or self.is_admin else self.project_id or ""
 
 
 def caller_from(environ: dict[str, Any], service_roles: frozenset[str],
@@ -78,7 +84,7 @@ def caller_from(environ: dict[str, Any], service_roles: frozenset[str],
         environ.get("HTTP_X_SERVICE_IDENTITY_STATUS", "Confirmed") == "Confirmed")
     return Caller(
         user_id=context.user_id, project_id=context.project_id, roles=tuple(context.roles),
-        is_admin=enforcer.is_admin(credentials), is_service=is_service, credentials=credentials)
+        is_service=is_service, credentials=credentials, enforcer=enforcer)
 
 
 # --- policy -----------------------------------------------------------------------------------
@@ -131,9 +137,11 @@ RULES = (
     _rule("arq:create", MEMBER_OR_SERVICE, "Create accelerator requests.",
           ("POST", "/v2/accelerator_requests")),
     _rule("arq:delete", MEMBER_OR_SERVICE, "Delete accelerator requests.",
-          ("DELETE", "/v2/accelerator_requests")),
+          ("DELETE", "/v2/accelerator_requests"),
+          ("DELETE", "/v2/accelerator_requests/{uuid}")),
     _rule("arq:update", MEMBER_OR_SERVICE, "Bind and unbind accelerator requests.",
-          ("PATCH", "/v2/accelerator_requests")),
+          ("PATCH", "/v2/accelerator_requests"),
+          ("PATCH", "/v2/accelerator_requests/{uuid}")),
     _rule("device:get_all", MANAGER, "List devices.", ("GET", "/v2/devices")),
     _rule("device:get_one", MANAGER, "Show a device.", ("GET", "/v2/devices/{uuid}")),
     _rule("device:disable", ADMIN, "Disable a device.", ("POST", "/v2/devices/{uuid}/disable")),
@@ -142,7 +150,8 @@ RULES = (
     _rule("deployable:get_one", MANAGER, "Show a deployable.",
           ("GET", "/v2/deployables/{uuid}")),
     _rule("deployable:program", ADMIN, "Program a deployable.",
-          ("PATCH", "/v2/deployables/{uuid}/program")),
+          ("PATCH", "/v2/deployables/{uuid}/program"),
+          ("PATCH", "/v2/deployables/{uuid}/program/{uuid}")),
     _rule("attribute:get_all", MANAGER, "List attributes.", ("GET", "/v2/attributes")),
     _rule("attribute:get_one", MANAGER, "Show an attribute.", ("GET", "/v2/attributes/{uuid}")),
     _rule("attribute:create", ADMIN, "Create an attribute.", ("POST", "/v2/attributes")),

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""/v2/accelerator_requests: create, list, show, bind, unbind, delete.
+
+A patch is understood as a whole or refused; what a bind does is the conductor's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from cyborg_lite import auth
+from cyborg_lite import errors
+from cyborg_lite import messages
+from cyborg_lite import states
+from cyborg_lite.api import device_profiles
+from cyborg_lite.api import expose
+from cyborg_lite.api import microversions
+from cyborg_lite.api import parameters
+
+MAX_PATCHED = 500
+"""ARQs in one patch; the default limit of a body's size is a little below that."""
+
+UUID = parameters.Uuid()
+PATCH_TYPES = {
+    "/hostname": parameters.Text(r"[A-Za-z0-9._-]+", "letters, digits, '.', '_' and '-'"),
+    "/device_rp_uuid": UUID,
+    "/instance_uuid": UUID,
+    "/project_id": parameters.Text(r"[\x21-\x7e]+", "visible ASCII characters"),
+}
+NEEDED = ("/hostname", "/device_rp_uuid", "/instance_uuid")
+
+
+class AcceleratorRequests(expose.Controller):
+    """Operations of /v2/accelerator_requests."""
+
+    def _shown(self, call: expose.Call, arq: messages.Arq) -> dict[str, Any]:
+        return microversions.render("arq", arq, call.version,
+                                    links=[call.link(f"v2/accelerator_requests/{arq.uuid}")])
+
+    def _all_shown(self, call: expose.Call, arqs: list[messages.Arq]) -> dict[str, Any]:
+        return {"arqs": [self._shown(call, arq) for arq in arqs]}
+
+    @expose.expose("arq:create", body=True, status=201)
+    def post(self, call: expose.Call, body: Any) -> dict[str, Any]:
+        if not isinstance(body, dict):
+            raise errors.Invalid('The body is not an object, {"device_profile_name": NAME}.')
+        name = call.known_fields(body).get("device_profile_name")
+        if not isinstance(name, str) or len(name) > 255:
+            raise errors.Invalid(f"device_profile_name {parameters.shown(name)} is not a text of "
+                                 "at most 255 characters.")
+        try:
+            device_profiles.NAME.frombasetype(name)
+        except ValueError as error:  # a name that no profile can have
+            raise errors.NotFound(
+                f"No device profile has the name {parameters.shown(name)}.") from error
+        return self._all_shown(call, self.conductor.create_arqs(name, call.caller.project_id))
+
+    @expose.expose("arq:get_all", query={"bind_state": parameters.OneOf("resolved"),
+                                         "instance": UUID})
+    def get_all(self, call: expose.Call, bind_state: str | None = None,
+                instance: str | None = None) -> dict[str, Any]:
+        # of one instance all are wanted, to say whether one is not resolved
+        only_resolved = bind_state and not instance
+        arqs = self.conductor.list_arqs(messages.ArqQuery(
+            project_id=call.caller.scope, instance_uuid=instance,
+            states=sorted(states.RESOLVED_STATES) if only_resolved else None))
+        if instance:
+            _refuse_failed(instance, arqs)
+        if instance and bind_state:
+            _refuse_unresolved(instance, arqs)
+        return self._all_shown(call, arqs)
+
+    @expose.expose("arq:get_one", UUID)
+    def get_one(self, call: expose.Call, uuid: str) -> dict[str, Any]:
+        return self._shown(call, self.conductor.get_arq(uuid, call.caller.scope))
+
+    @expose.expose("arq:update", body=True, status=202)
+    def patch(self, call: expose.Call, body: Any) -> None:
+        self._patch(call, body)
+
+    @expose.expose("arq:update", UUID, body=True, status=202)
+    def patch_one(self, call: expose.Call, uuid: str, body: Any) -> None:
+        """Serve openstacksdk, which adds the uuid that the body names to the path."""
+        if isinstance(body, dict) and [key.lower() for key in body] != [uuid]:
+            raise errors.Invalid(f"The body is not a patch of {uuid}, which the path names.")
+        self._patch(call, body)
+
+    def _patch(self, call: expose.Call, body: Any) -> None:
+        _require_service_token(call.caller, "Binding or unbinding an accelerator request")
+        patches = patches_from(body)
+        for patch in patches:
+            _check_owner_change(call, patch)
+        if patches[0].operation == "add":
+            self.conductor.bind_arqs([patch.bind_request() for patch in patches])
+        else:
+            self.conductor.unbind_arqs([patch.arq_uuid for patch in patches])
+
+    @expose.expose("arq:delete", status=204, query={"arqs": parameters.Several(UUID),
+                                                    "instance": UUID})
+    def delete(self, call: expose.Call, arqs: list[str] | None = None,
+               instance: str | None = None) -> None:
+        if (arqs is None) == (instance is None):
+            raise errors.Invalid("Give either ?arqs=uuid1,uuid2 or ?instance=uuid.")
+        if instance:
+            _require_service_token(call.caller,
+                                   "Deleting the accelerator requests of an instance")
+            self.conductor.delete_arqs_of_instance(instance)
+        elif arqs:
+            self._delete(call, arqs)
+
+    @expose.expose("arq:delete", UUID, status=204)
+    def delete_one(self, call: expose.Call, uuid: str) -> None:
+        self._delete(call, [uuid])
+
+    def _delete(self, call: expose.Call, uuids: list[str]) -> None:
+        self.conductor.delete_arqs(uuids, call.caller.scope, call.caller.is_service)
+
+
+def _require_service_token(caller: auth.Caller, what: str) -> None:
+    if not caller.is_service:
+        raise errors.ServiceTokenMissing(
+            f"{what} requires a service token; use the Compute API to manage the accelerators of "
+            "an instance.")
+
+
+def _refuse_failed(instance: str, arqs: list[messages.Arq]) -> None:
+    """Refuse to show a failed bind: Nova would take it for done and build without the device."""
+    failed = [f"{arq.uuid}: {arq.state_reason or 'no reason is known'}" for arq in arqs
+              if arq.state == states.BIND_FAILED]
+    if failed:
+        raise errors.BindFailed(f"The accelerators of instance {instance} could not be bound. "
+                                f"{'; '.join(failed)}")
+
+
+def _refuse_unresolved(instance: str, arqs: list[messages.Arq]) -> None:
+    open_arqs = [f"{arq.uuid} is {arq.state}" for arq in arqs
+                 if arq.state not in states.RESOLVED_STATES]
+    if open_arqs:
+        raise errors.NotResolved(f"Of instance {instance}, {', '.join(open_arqs)}; ask again "
+                                 "after the event accelerator-request-bound.")
+
+
+# --- the patch --------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Patch:
+    """The JSON patch of one ARQ; values: by path, empty for a removal."""
+
+    arq_uuid: str
+    operation: str
+    values: dict[str, str]
+
+    def bind_request(self) -> messages.BindRequest:
+        """Return what it asks for, when the operation is add."""
+        return messages.BindRequest(
+            arq_uuid=self.arq_uuid, hostname=self.values["/hostname"],
+            device_rp_uuid=self.values["/device_rp_uuid"],
+            instance_uuid=self.values["/instance_uuid"],
+            project_id=self.values.get("/project_id"))
+
+
+def patches_from(body: Any) -> list[Patch]:
+    """Return the patches of a whole map, all adding or all removing; Invalid."""
+    if not isinstance(body, dict) or not body:
+        raise errors.Invalid("The body is not a map from the uuid of an accelerator request to "
+                             "its JSON patch, of at least one.")
+    if len(body) > MAX_PATCHED:
+        raise errors.Invalid(f"The body patches {len(body)} accelerator requests; {MAX_PATCHED} "
+                             "are allowed.")
+    patches = [_patch_of(key, operations) for key, operations in body.items()]
+    uuids = {patch.arq_uuid for patch in patches}
+    if len(uuids) < len(patches):
+        raise errors.Invalid("The body patches one accelerator request twice, written "
+                             "differently.")
+    if len({patch.operation for patch in patches}) > 1:
+        raise errors.Invalid("The body adds to some accelerator requests and removes from "
+                             "others; every op has to be add, or every op remove.")
+    return patches
+
+
+def _patch_of(key: str, operations: Any) -> Patch:
+    arq_uuid = parameters.convert(UUID, "Accelerator request", key)
+    if not isinstance(operations, list) or not operations:
+        raise errors.Invalid(f"The patch of {arq_uuid} is not a list of at least one operation.")
+    values: dict[str, str] = {}
+    kinds = set()
+    for operation in operations:
+        kind, path = _operation(arq_uuid, operation)
+        if path in values:
+            raise errors.Invalid(f"The patch of {arq_uuid} has path {path} twice.")
+        kinds.add(kind)
+        values[path] = parameters.convert(
+            PATCH_TYPES[path], f"The patch of {arq_uuid}: {path}",
+            operation.get("value")) if kind == "add" else ""
+    if len(kinds) > 1:
+        raise errors.Invalid(f"The patch of {arq_uuid} has add and remove; every op has to be "
+                             "add, or every op remove.")
+    missing = [path for path in NEEDED if path not in values]
+    if "add" in kinds and missing:
+        raise errors.Invalid(f"The patch of {arq_uuid} lacks {', '.join(missing)}.")
+    return Patch(arq_uuid, kinds.pop(), values)
+
+
+def _operation(arq_uuid: str, operation: Any) -> tuple[str, str]:
+    if not isinstance(operation, dict):
+        raise errors.Invalid(f"The patch of {arq_uuid} has {parameters.shown(operation)}, which "
+                             "is not an object with path, op and value.")
+    kind, path = operation.get("op"), operation.get("path")
+    if kind not in ("add", "remove"):
+        raise errors.Invalid(f"The patch of {arq_uuid} has op {parameters.shown(kind)}; allowed: "
+                             "add, remove.")
+    if not isinstance(path, str) or path not in PATCH_TYPES:
+        raise errors.Invalid(f"The patch of {arq_uuid} has path {parameters.shown(path)}; "
+                             f"allowed: {', '.join(microversions.patch_since())}.")
+    return kind, path
+
+
+def _check_owner_change(call: expose.Call, patch: Patch) -> None:
+    """Refuse paths of later microversions, and a new owner from anybody but an administrator."""
+    for path in patch.values:
+        since = microversions.patch_since()[path]
+        if since > call.version:
+            raise errors.VersionNotAcceptable(
+                f"Path {path} needs microversion {microversions.text(since)}; the request speaks "
+                f"{microversions.text(call.version)}.")
+    if "/project_id" in patch.values and not call.caller.is_admin:
+        raise errors.Forbidden("Only an administrator may set /project_id.")

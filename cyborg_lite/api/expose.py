@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One decorator for every operation: version, policy, parameters, body, reply.
+
+The name of no resource here. What is checked, in this order: the microversion and the route
+(`root.py`), who asks and the policy rule, path, query, body. Only then the handler runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
+
+import webob
+from wsme import types as wsme_types
+
+from cyborg_lite import auth
+from cyborg_lite import errors
+from cyborg_lite import rpc
+from cyborg_lite.api import faults
+from cyborg_lite.api import microversions
+from cyborg_lite.api import parameters
+
+ROUTE = "cyborg_lite.route"
+"""Key in the WSGI environment: the route that was found, as `GET /v2/things`."""
+
+Handler = Callable[..., Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What the controllers of one application share."""
+
+    conductor: rpc.ConductorClient
+    enforcer: auth.Enforcer
+    service_roles: frozenset[str]
+    public_endpoint: str | None = None
+    max_accelerators_per_profile: int = 64
+
+
+class Controller:
+    """Base of the controllers: one a noun, its operations exposed."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.conductor = services.conductor
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Call:
+    """One request, as a handler sees it."""
+
+    caller: auth.Caller
+    version: int
+    route: str
+    base_url: str
+
+    def supports(self, slug: str) -> bool:
+        """Say whether the client speaks the microversion that brought `slug`."""
+        return microversions.supports(self.version, slug)
+
+    def link(self, path: str, rel: str = "self") -> dict[str, str]:
+        """Return a link below the point where this API is mounted."""
+        return {"href": f"{self.base_url}/{path}", "rel": rel}
+
+    def known_fields(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields of a body that the route has at this version; others are ignored."""
+        return {name: body[name] for name, since in microversions.body_since(self.route).items()
+                if since <= self.version and name in body}
+
+
+def base_url(environ: dict[str, Any], public_endpoint: str | None) -> str:
+    """Return where clients find this API: the configured address, or the one they used."""
+    if public_endpoint:
+        return public_endpoint.rstrip("/")
+    return str(webob.Request(environ).application_url).rstrip("/")
+
+
+def expose(rule: str, *path: wsme_types.UserType, status: int = 200, body: bool = False,
+           query: Mapping[str, wsme_types.UserType] | None = None) -> Callable[[Handler], Handler]:
+    """Make a method the handler of a route.
+
+    rule: of the policy, without `cyborg:`. path: types of the path's variables. query: types of
+    the query parameters, given to the handler by name (dots become underscores) when present.
+    body: whether there is a JSON body, given as `body`. What the handler returns becomes JSON;
+    None becomes an empty reply.
+    """
+    query_types = dict(query or {})
+
+    def decorate(handler: Handler) -> Handler:
+        @functools.wraps(handler)
+        def operation(self: Controller, request: Any, response: Any, *segments: str) -> Any:
+            environ = request.environ
+            services = self.services
+            caller = auth.caller_from(environ, services.service_roles, services.enforcer)
+            services.enforcer.authorize(f"cyborg:{rule}", caller)
+            call = Call(caller, faults.version_of(environ), environ[ROUTE],
+                        base_url(environ, services.public_endpoint))
+            values = [parameters.convert(kind, "In the path,", segment)
+                      for kind, segment in zip(path, segments, strict=True)]
+            named = _query(call, environ.get("QUERY_STRING", ""), query_types)
+            if body:
+                named["body"] = _body(request)
+            return _reply(handler(self, call, *values, **named), status)
+
+        operation.query_types = query_types  # type: ignore[attr-defined]
+        operation.rule = rule  # type: ignore[attr-defined]
+        return operation
+
+    return decorate
+
+
+def _query(call: Call, query_string: str,
+           types: Mapping[str, wsme_types.UserType]) -> dict[str, Any]:
+    given = parameters.query(query_string)
+    if not given:
+        return {}
+    since = microversions.query_since(call.route)
+    named: dict[str, Any] = {}
+    for name, values in given.items():
+        if since.get(name, microversions.MAXIMUM + 1) > call.version:
+            raise errors.Invalid(_unknown(name, since, call.version))
+        kind = types[name]
+        what = f"Query parameter {name}"
+        if isinstance(kind, parameters.Repeated):
+            converted: Any = [parameters.convert(kind, what, value) for value in values]
+        elif len(values) > 1:
+            raise errors.Invalid(f"{what} is given {len(values)} times; give it once.")
+        else:
+            converted = parameters.convert(kind, what, values[0])
+        named[name.replace(".", "_")] = converted
+    return named
+
+
+def _unknown(name: str, since: Mapping[str, int], version: int) -> str:
+    if name in since:
+        return (f"Query parameter {name} needs microversion {microversions.text(since[name])}; "
+                f"the request speaks {microversions.text(version)}.")
+    allowed = ", ".join(sorted(known for known, minor in since.items() if minor <= version))
+    return f"Query parameter {parameters.shown(name)} is unknown here; allowed: {allowed or '-'}."
+
+
+def _body(request: Any) -> Any:
+    kind = request.content_type
+    try:
+        raw = request.body
+    except OSError as error:
+        raise errors.Invalid("The body ended before its Content-Length.") from error
+    if not raw:
+        raise errors.Invalid("The body is empty; JSON is needed.")
+    if kind != "application/json":
+        raise errors.NotJson(f"Content-Type {parameters.shown(kind)} is not understood; send "
+                             "application/json.")
+    return parameters.json_body(raw)
+
+
+def _reply(result: Any, status: int) -> Any:
+    if result is None:
+        reply = webob.Response(status=status, body=b"")
+        del reply.content_type
+        return reply
+    return webob.Response(status=status, body=json.dumps(result).encode(),
+                          content_type="application/json", charset=None)
