@@ -220,7 +220,7 @@ class MessagingBus:
         prepared = client.prepare(timeout=timeout_s, transport_options=options,
                                   **({"server": server} if server else {}))
         try:
-            return prepared.call(context, "dispatch", method=method, arguments=arguments)
+            return prepared.call(context, "dispatch", function=method, arguments=arguments)
         except oslo_messaging.MessagingTimeout as error:
             raise errors.Unavailable(
                 f"No answer from {topic} {server or ''} within {timeout_s:g} s") from error
@@ -237,8 +237,8 @@ class _MessagingEndpoint:
         self._dispatcher = dispatcher
 
     @oslo_messaging.expose  # type: ignore[untyped-decorator]
-    def dispatch(self, context: dict[str, Any], method: str, arguments: dict[str, Any]) -> Any:
-        return self._dispatcher.dispatch(method, context, arguments)
+    def dispatch(self, context: dict[str, Any], function: str, arguments: dict[str, Any]) -> Any:
+        return self._dispatcher.dispatch(function, context, arguments)
 
 
 def bus_from(conf: cfg.ConfigOpts) -> MessagingBus:
