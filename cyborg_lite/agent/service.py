@@ -88,7 +88,7 @@ class Endpoint:
 class Agent:
     """Runs in one thread of its own; `run_once` is what that thread repeats.
 
-    read_settings: reads the configuration anew, for the start and for `reload`; may raise.
+    read_settings: what the configuration holds, asked at the start and in `reload`; may raise.
     Raises base.ConfigurationError when the drivers can't be had as configured.
     """
 
@@ -248,15 +248,7 @@ def _changes(old: Settings, new: Settings) -> list[str]:
 def agent_from(conf: cfg.ConfigOpts, bus: rpc.Bus) -> Agent:
     """Return the agent that the configuration describes, speaking over `bus`.
 
-    Its endpoint is to be served on `rpc.AGENT_TOPIC` under the host's name.
+    Its endpoint is to be served on `rpc.AGENT_TOPIC` under the host's name. `reload` takes what
+    `conf` holds by then; reading the files anew is the process's business.
     """
-    read_already = False
-
-    def read() -> Settings:
-        nonlocal read_already
-        if read_already:
-            conf.mutate_config_files()
-        read_already = True
-        return settings_from(conf)
-
-    return Agent(read, rpc.ConductorClient(bus, CONDUCTOR_TIMEOUT_S))
+    return Agent(lambda: settings_from(conf), rpc.ConductorClient(bus, CONDUCTOR_TIMEOUT_S))

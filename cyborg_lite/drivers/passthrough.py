@@ -8,15 +8,21 @@ ours and a function in use must stay reported.
 
 from __future__ import annotations
 
+import collections
 import re
 from collections.abc import Collection
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 from cyborg_lite.drivers import sysfs
 
 _UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
 _IFF_UP = 1
+
+_JUDGED = ("02", "03", "0b", "12")
+"""Classes of functions that may be offered while a host driver has them: networks, whose
+interfaces show whether they are used, and accelerators. A disk or a USB controller may not."""
 
 
 def judge(candidates: Sequence[sysfs.PciFunction], reader: sysfs.Sysfs,
@@ -26,13 +32,13 @@ def judge(candidates: Sequence[sysfs.PciFunction], reader: sysfs.Sysfs,
     claimed: addresses that another driver offers.
     """
     groups = _by_group(reader.pci_functions())
-    parents = {each.physfn for each in reader.pci_functions()}
+    children = collections.Counter(each.physfn for each in reader.pci_functions())
     offered: list[sysfs.PciFunction] = []
     withheld: dict[str, str] = {}
     taken = set(claimed)
     for function in candidates:
         neighbours = _neighbours(function, groups)
-        reason = (_impossible(function) or _carved(function, parents)
+        reason = (_impossible(function) or _carved(function, children)
                   or _used_by_host(function, reader) or _used_group(function, neighbours)
                   or _taken(function, neighbours, taken))
         if reason is None:
@@ -76,9 +82,10 @@ def _impossible(function: sysfs.PciFunction) -> str | None:
     return None
 
 
-def _carved(function: sysfs.PciFunction, parents: Collection[str | None]) -> str | None:
-    if function.num_vfs or function.address in parents:
-        return f"its virtual functions are enabled (sriov_numvfs is {function.num_vfs})"
+def _carved(function: sysfs.PciFunction, children: Mapping[str | None, int]) -> str | None:
+    count = max(function.num_vfs, children.get(function.address, 0))
+    if count:
+        return f"its virtual functions are enabled ({count} of them)"
     if any(_UUID.fullmatch(name) for name in function.entries):
         return "it has mediated devices"
     if function.is_virtual and function.vendor == "10de" and function.class_code.startswith("03"):
@@ -94,9 +101,9 @@ def _used_by_host(function: sysfs.PciFunction, reader: sysfs.Sysfs) -> str | Non
         return "it is the display of the host (boot_vga)"
     if function.driver is None:
         return None
-    if function.class_code.startswith("01"):
-        return (f"the host's {function.driver} driver has it, and whether its disks are in use "
-                "can't be told; bind it to vfio-pci to offer it")
+    if not function.class_code.startswith(_JUDGED):
+        return (f"the host's {function.driver} driver has it, and whether it is in use can't be "
+                "told; bind it to vfio-pci to offer it")
     return _used_interface(function, reader)
 
 
