@@ -192,7 +192,6 @@ class MessagingBus:
     """oslo.messaging, in practice RabbitMQ."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
-        self._conf = conf
         self._transport = oslo_messaging.get_rpc_transport(conf)
         self._clients: dict[str, Any] = {}
 
@@ -201,7 +200,7 @@ class MessagingBus:
         target = oslo_messaging.Target(topic=topic, server=server)
         rpc_server = oslo_messaging.get_rpc_server(
             self._transport, target, [_MessagingEndpoint(Dispatcher(endpoint))],
-            executor="threading", access_policy=oslo_messaging.ExplicitRPCAccessPolicy)
+            access_policy=oslo_messaging.ExplicitRPCAccessPolicy)
         rpc_server.start()
 
         def stop() -> None:

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Callable
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from cyborg_lite import rpc
@@ -14,6 +15,10 @@ from cyborg_lite.db import models
 from cyborg_lite.db import session
 from tests.fixtures import databases
 from tests.fixtures import servers
+
+# the same cases in every run, and no judgement of speed on a loaded machine
+hypothesis.settings.register_profile("steady", deadline=None, derandomize=True, max_examples=60)
+hypothesis.settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")
@@ -97,3 +102,10 @@ def server_database(request: pytest.FixtureRequest) -> session.Database:
     """Each of the two databases that several conductors can share."""
     found: session.Database = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(folder: Callable[[str], pathlib.Path]) -> Iterator[str]:
+    """A `rabbit://` URL with a virtual host of this session's own."""
+    with servers.rabbitmq_vhost(folder) as url:
+        yield url

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RPC over a real RabbitMQ. What is called does not matter here."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from collections.abc import Iterator
+
+import pytest
+from oslo_config import cfg
+from oslo_messaging._metrics import client as metrics
+from oslo_messaging._tracing import client as tracing
+
+from cyborg_lite import config
+from cyborg_lite import errors
+from cyborg_lite import messages
+from cyborg_lite import rpc
+from tests.fixtures import builders
+from tests.fixtures import servers
+
+
+class Endpoint:
+    """Answers pings, and holds a call until it is let go."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.let_go = threading.Event()
+        self.left = threading.Event()
+        self.committed: list[str] = []
+        self.reports: list[messages.HostReport] = []
+
+    @rpc.exposed
+    def ping(self) -> None: ...
+
+    @rpc.exposed
+    def get_device(self, uuid: str) -> messages.Device:
+        raise errors.NotFound(f"Device {uuid} does not exist.")
+
+    @rpc.exposed
+    def report(self, report: messages.HostReport) -> None:
+        self.reports.append(report)
+
+    @rpc.exposed
+    def delete_arqs_of_instance(self, instance_uuid: str) -> None:
+        self.entered.set()
+        self.let_go.wait(30)
+        try:
+            rpc.check_deadline()  # as a transaction does before it commits
+            self.committed.append(instance_uuid)
+        finally:
+            self.left.set()
+
+    @rpc.exposed
+    def prepare(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
+        return [messages.HandleResult(handle_uuid=task.handle_uuid) for task in tasks]
+
+
+def a_bus(url: str) -> rpc.MessagingBus:
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+        file.write(f"[DEFAULT]\ntransport_url = {url}\n")
+        file.flush()
+        conf = config.load(["--config-file", file.name], cfg.ConfigOpts())
+    # the library registers these for the global configuration alone, and reads them in any
+    conf.register_opts(tracing.oslo_messaging_tracing, group="oslo_messaging_tracing")
+    conf.register_opts(metrics.oslo_messaging_metrics, group="oslo_messaging_metrics")
+    return rpc.MessagingBus(conf)
+
+
+@contextlib.contextmanager
+def serving(url: str, topic: str, server: str) -> Iterator[tuple[Endpoint, rpc.MessagingBus]]:
+    endpoint, bus = Endpoint(), a_bus(url)
+    stop = bus.serve(topic, server, endpoint)
+    try:
+        yield endpoint, bus
+    finally:
+        endpoint.let_go.set()
+        stop()
+
+
+def test_messages_and_errors_cross_the_broker(rabbitmq: str) -> None:
+    report = builders.a_report(3)
+    with serving(rabbitmq, rpc.CONDUCTOR_TOPIC, "node1") as (endpoint, _):
+        client = rpc.ConductorClient(a_bus(rabbitmq), 20)
+
+        client.report(report)
+        with pytest.raises(errors.NotFound, match="Device x does not exist"):
+            client.get_device("x")
+
+    assert endpoint.reports == [report]
+
+
+def test_an_agent_is_called_by_the_name_of_its_host(rabbitmq: str) -> None:
+    task = messages.HandleTask(handle_uuid="h", deployable_name="d", device_address="a",
+                               driver="fake_driver", type="PCI", info={})
+    with serving(rabbitmq, rpc.AGENT_TOPIC, "node_with_underscore.example.org"):
+        client = rpc.AgentClient(a_bus(rabbitmq), 20)
+
+        results = client.prepare(agent_host="node_with_underscore.example.org", tasks=[task])
+
+        assert results == [messages.HandleResult(handle_uuid="h")]
+
+
+def test_nobody_serving_is_known_at_once(rabbitmq: str) -> None:
+    client = rpc.AgentClient(a_bus(rabbitmq), 30)
+    began = time.monotonic()
+
+    with pytest.raises(errors.Unavailable):
+        client.clean(agent_host="no-such-host", tasks=[])
+
+    assert time.monotonic() - began < 15
+
+
+def test_a_caller_that_gave_up_leaves_nothing_that_is_executed_later(rabbitmq: str) -> None:
+    with serving(rabbitmq, rpc.CONDUCTOR_TOPIC, "node2") as (endpoint, _):
+        client = rpc.ConductorClient(a_bus(rabbitmq), 3)
+
+        with pytest.raises(errors.Unavailable):
+            client.delete_arqs_of_instance("i")
+
+        assert endpoint.entered.is_set()
+        endpoint.let_go.set()
+        assert endpoint.left.wait(10)
+        assert endpoint.committed == []
+
+
+def test_calls_work_again_after_the_broker_restarted(
+        folder: Callable[[str], pathlib.Path]) -> None:
+    with servers.rabbitmq_node(folder) as node:
+        with serving(node.url, rpc.CONDUCTOR_TOPIC, "node3"):
+            client = rpc.ConductorClient(a_bus(node.url), 10)
+            client.ping()
+
+            node.stop()
+            node.start()
+
+            give_up = time.monotonic() + 60
+            while True:
+                try:
+                    client.ping()
+                    break
+                except errors.Unavailable:
+                    assert time.monotonic() < give_up
