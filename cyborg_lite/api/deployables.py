@@ -105,6 +105,6 @@ class Attributes(expose.Controller):
         value = parameters.convert(kind, "value", given.get("value"))
         return self._shown(call, self.conductor.create_attribute(deployable_id, key, value))
 
-    @expose.expose("attribute:delete", UUID)
+    @expose.expose("attribute:delete", UUID, status=204)
     def delete_one(self, call: expose.Call, uuid: str) -> None:
         self.conductor.delete_attribute(uuid)

@@ -170,11 +170,11 @@ class DeviceProfiles(expose.Controller):
                 "by its name send OpenStack-API-Version: accelerator 2.2 or later.")
         return {"device_profile": self._shown(call, profile)}
 
-    @expose.expose("device_profile:delete", parameters.Text())
+    @expose.expose("device_profile:delete", parameters.Text(), status=204)
     def delete_one(self, call: expose.Call, uuid_or_name: str) -> None:
         self._delete([uuid_or_name])
 
-    @expose.expose("device_profile:delete",
+    @expose.expose("device_profile:delete", status=204,
                    query={"value": parameters.Several(parameters.Text())})
     def delete(self, call: expose.Call, value: list[str] | None = None) -> None:
         if value is None:

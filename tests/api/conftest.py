@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real application in process, before a real conductor with a database of its own."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+
+from cyborg_lite.api import app
+from cyborg_lite.api import faults
+from tests.fixtures import builders
+from tests.fixtures import cloud as clouds
+
+CORS = "[cors]\nallowed_origin = https://horizon.example.org\n"
+
+
+@pytest.fixture
+def cloud(tmp_path: pathlib.Path) -> Iterator[clouds.Cloud]:
+    """A conductor that knows one host with two cards of 16 handles each."""
+    conf = clouds.configuration(tmp_path, f"sqlite:///{tmp_path}/test.sqlite", more=CORS)
+    with clouds.running(conf) as running:
+        running.client.report(builders.a_report(2))
+        yield running
+
+
+@pytest.fixture
+def application(cloud: clouds.Cloud) -> faults.Application:
+    """The whole stack with noauth."""
+    return app.make_app(cloud.conf, cloud.client)
