@@ -24,7 +24,7 @@ import re
 from collections.abc import Iterable
 from collections.abc import Iterator
 
-_LINE = re.compile(r"(?P<path>\S(?:.*?\S)?)(?: (?P<sign>->|==|=)(?: (?P<value>.*))?| (?P<no>!))?")
+_LINE = re.compile(r"(?P<path>\S(?:.*?\S)??)(?: (?P<sign>->|==|=)(?: (?P<value>.*))?| (?P<no>!))?")
 _ESCAPE = re.compile(r"\\(n|\\|x[0-9a-f]{2})")
 
 
