@@ -129,7 +129,7 @@ def _client_options(service_type: str) -> list[Any]:
     return [*adapter, *ks_loading.get_session_conf_options()]
 
 
-LOG_LEVELS = ("oslo.messaging=INFO", "alembic=WARN", "WSME=WARN")
+LOG_LEVELS = ("oslo.messaging=INFO", "alembic=WARN", "WSME=WARN", "keystoneauth.session=ERROR")
 
 
 def set_library_defaults() -> None:

@@ -8,7 +8,6 @@ import os
 import pathlib
 import socket
 from collections.abc import Callable
-from typing import Any
 
 from oslo_config import cfg
 
@@ -156,13 +155,8 @@ STANDALONE_OPTIONS = (
              "agent. Without it one agent runs, from the main configuration."),
 )
 
-STANDALONE_DEFAULTS: tuple[tuple[str, str, Any], ...] = (
-    ("api", "auth_strategy", "noauth"),
-    ("placement", "auth_type", "none"),
-    ("placement", "endpoint_override", "http://127.0.0.1:8778"),
-    ("nova", "auth_type", "none"),
-    ("nova", "endpoint_override", "http://127.0.0.1:8774/v2.1"),
-)
+NEIGHBOURS = {"placement": "http://127.0.0.1:8778", "nova": "http://127.0.0.1:8774/v2.1"}
+"""Where they are asked, without a login, when the configuration says nothing of them."""
 
 
 class Standalone:
@@ -206,13 +200,16 @@ def _build_standalone(conf: cfg.ConfigOpts) -> tuple[Callable[[], process.Servic
     if not conf.database.connection:
         folder = _state_folder(pathlib.Path(conf.agent.state_path))
         conf.set_override("connection", f"sqlite:///{folder}/cyborg-lite.sqlite", "database")
+    for group, url in NEIGHBOURS.items():
+        if conf[group].auth_type is None:
+            conf.set_override("auth_type", "none", group)
+            conf.set_override("endpoint_override", conf[group].endpoint_override or url, group)
     listener = _listen(conf)
     return lambda: Standalone(conf, listener), 1
 
 
 def _standalone_defaults(conf: cfg.ConfigOpts) -> None:
-    for group, name, value in STANDALONE_DEFAULTS:
-        conf.set_default(name, value, group)
+    conf.set_default("auth_strategy", "noauth", "api")
 
 
 def _agent_conf(conf: cfg.ConfigOpts, path: str) -> cfg.ConfigOpts:

@@ -41,7 +41,7 @@ class Server:
             listener.getsockname()[:2], application, numthreads=threads, max=threads,
             request_queue_size=BACKLOG, timeout=IDLE_TIMEOUT_S, shutdown_timeout=DRAIN_S)
         self._http.listener = listener
-        self._http.server_name = ""
+        self._http.server_name = "cyborg-lite"
         self._thread = threading.Thread(target=self._http.serve, name="http", daemon=True)
 
     def start(self) -> None:
