@@ -12,7 +12,6 @@ from typing import Any
 
 from keystoneauth1 import loading as ks_loading
 from oslo_config import cfg
-from oslo_config import types as cfg_types
 from oslo_db import options as db_options
 from oslo_log import log
 from oslo_middleware import cors
@@ -95,8 +94,8 @@ AGENT_OPTIONS = (
 )
 
 PCI_OPTIONS = (
-    cfg.MultiOpt(
-        "device_spec", mutable=True, item_type=cfg_types.String(), default=[],
+    cfg.MultiStrOpt(
+        "device_spec", mutable=True, default=[],
         deprecated_name="passthrough_whitelist",
         help="Which PCI functions pci_driver offers: a JSON object, or a list of them, as in "
              "Nova's [pci] device_spec. May be given several times. Keys: vendor_id, product_id, "
@@ -143,6 +142,9 @@ def set_library_defaults() -> None:
         expose_headers=["OpenStack-API-Version", "OpenStack-API-Minimum-Version",
                         "OpenStack-API-Maximum-Version", "X-OpenStack-Request-ID", "ETag"],
         allow_methods=["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH"])
+    # as many as a conductor has threads: a connection beyond the pool is made for one transaction
+    # alone, which costs more than the transaction
+    cfg.set_defaults(db_options.database_opts, max_pool_size=40)
 
 
 def register(conf: cfg.ConfigOpts) -> cfg.ConfigOpts:

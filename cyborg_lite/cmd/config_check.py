@@ -19,8 +19,10 @@ from oslo_log import log
 from cyborg_lite import config
 from cyborg_lite import threads  # noqa: F401  before an entry point loads oslo.messaging
 
-LIBRARIES = ("oslo.db", "oslo.log", "oslo.messaging", "oslo.middleware", "oslo.policy",
-             "oslo.reports", "keystonemiddleware.auth_token")
+LIBRARIES = ("oslo.db", "oslo.log", "oslo.messaging", "oslo.middleware.cors",
+             "oslo.middleware.healthcheck", "oslo.middleware.http_proxy_to_wsgi",
+             "oslo.middleware.sizelimit", "oslo.policy", "oslo.reports",
+             "keystonemiddleware.auth_token")
 """Whose options are in our files too, by their name in the namespace `oslo.config.opts`."""
 
 

@@ -29,6 +29,8 @@ MINIMUM = (3, 11)
 SILENCE_S = 5
 """Something is printed at least this often while pip or apt-get works."""
 
+LINE_LENGTH = 76
+
 BUILD_INPUTS = ("setup.cfg", "setup.py", "requirements.txt", "pyproject.toml")
 """When one of these changes, the environment is installed again."""
 
@@ -166,7 +168,7 @@ def _follow(command: Sequence[str], progress: Progress,
 
     threading.Thread(target=read, daemon=True).start()
     tail: collections.deque[str] = collections.deque(maxlen=25)
-    said, latest = time.monotonic(), "working"
+    said, latest, shown = time.monotonic(), "working", ""
     while True:
         with contextlib.suppress(queue.Empty):
             line = lines.get(timeout=1)
@@ -175,8 +177,9 @@ def _follow(command: Sequence[str], progress: Progress,
             tail.append(line)
             latest = line.strip() or latest
         if time.monotonic() - said >= SILENCE_S:
-            progress.say(f"  {latest[:110]}")
-            said = time.monotonic()
+            progress.say(f"  still at it: {latest[:LINE_LENGTH]}" if latest == shown
+                         else f"  {latest[:LINE_LENGTH]}")
+            said, shown = time.monotonic(), latest
     if process.wait() != 0:
         raise CannotPrepare("\n".join([
             f"This failed with status {process.returncode}: {' '.join(command)}", *tail]))

@@ -160,7 +160,11 @@ def _show_this_machine(host: str, say: Callable[[str], None]) -> None:
     say(f"This machine, {host}: {len(offered)} PCI functions can be handed to servers, "
         f"{len(driver.withheld)} are withheld")
     _list(map(_function, offered), say)
-    _list((f"withheld {address}: {reason}" for address, reason in driver.withheld.items()), say)
+    reasons: dict[str, list[str]] = {}
+    for address, reason in driver.withheld.items():
+        reasons.setdefault(reason, []).append(address)
+    _list((f"withheld {', '.join(addresses[:4])}{', ...' if len(addresses) > 4 else ''}: {reason}"
+           for reason, addresses in reasons.items()), say)
     if not offered and not driver.withheld:
         say("      it shows no PCI functions besides bridges")
 
@@ -197,9 +201,11 @@ def _show_devices(cloud: openstack.connection.Connection, say: Callable[[str], N
 
 def _invite(url: str, say: Callable[[str], None]) -> None:
     program = pathlib.Path(sys.executable).with_name("openstack")
+    with contextlib.suppress(ValueError):
+        program = program.relative_to(pathlib.Path.cwd())
     say("The service goes on serving. In another terminal:")
     for command in ("device list", "deployable list",
-                    "device profile create my-gpu '[{\"resources:PGPU\": \"1\"}]'",
+                    "device profile create --group resources:PGPU=1 my-gpu",
                     "arq create my-gpu", "arq list"):
         print(f"  {program} --os-auth-type none --os-endpoint {url}/v2 accelerator {command}",
               flush=True)
