@@ -7,6 +7,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
+import requests
 from oslo_config import cfg
 
 from cyborg_lite import errors
@@ -56,14 +57,7 @@ class Nova:
             "events": [{"name": EVENT, "server_uuid": entry.instance_uuid, "tag": entry.arq_uuid,
                         "status": entry.status} for entry in news]})
         if response.status_code == 207:
-            try:
-                answers = {(answer["server_uuid"], answer["tag"], answer["status"]):
-                           int(answer["code"]) for answer in response.json()["events"]}
-            except (ValueError, LookupError, TypeError) as error:
-                raise keystone.Away("Nova's answer 207 has no codes for the events.") from error
-            # an event without a code of its own was not taken
-            return [answers.get((entry.instance_uuid, entry.arq_uuid, entry.status), 500)
-                    for entry in news]
+            return _codes(news, response)
         if response.status_code == 404:
             # none of the instances is known; then Nova answers so as a whole
             return [404] * len(news)
@@ -71,6 +65,20 @@ class Nova:
             raise Refused(f"Nova answered {response.status_code} to POST {path}: "
                           f"{response.text[:500]}")
         return [DELIVERED] * len(news)
+
+
+def _codes(news: Sequence[Bound], response: requests.Response) -> list[int]:
+    # the answer has the events in the order of the request; its `status` is another one than ours
+    answers: dict[tuple[str, str], list[int]] = {}
+    try:
+        for answer in response.json()["events"]:
+            answers.setdefault((answer["server_uuid"], answer["tag"]), []).append(
+                int(answer["code"]))
+    except (ValueError, LookupError, TypeError) as error:
+        raise keystone.Away("Nova's answer 207 has no codes for the events.") from error
+    # an event without a code of its own was not taken
+    return [codes.pop(0) if (codes := answers.get((entry.instance_uuid, entry.arq_uuid))) else 500
+            for entry in news]
 
 
 def from_conf(conf: cfg.ConfigOpts) -> Nova:
