@@ -13,14 +13,13 @@ from collections.abc import Iterator
 
 import pytest
 from oslo_config import cfg
-from oslo_messaging._metrics import client as metrics
-from oslo_messaging._tracing import client as tracing
 
 from cyborg_lite import config
 from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import rpc
 from tests.fixtures import builders
+from tests.fixtures import cloud
 from tests.fixtures import servers
 
 
@@ -64,11 +63,8 @@ def a_bus(url: str) -> rpc.MessagingBus:
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
         file.write(f"[DEFAULT]\ntransport_url = {url}\n")
         file.flush()
-        conf = config.load(["--config-file", file.name], cfg.ConfigOpts())
-    # the library registers these for the global configuration alone, and reads them in any
-    conf.register_opts(tracing.oslo_messaging_tracing, group="oslo_messaging_tracing")
-    conf.register_opts(metrics.oslo_messaging_metrics, group="oslo_messaging_metrics")
-    return rpc.MessagingBus(conf)
+        return cloud.messaging_bus(
+            config.load(["--config-file", file.name], cfg.ConfigOpts()))
 
 
 @contextlib.contextmanager

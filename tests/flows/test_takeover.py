@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a conductor or an agent leaves undone, another conductor finishes; time is the test's.
+
+The same with real processes and SIGKILL is in `test_processes.py`.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import datetime
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cyborg_lite import errors
+from cyborg_lite import messages
+from cyborg_lite import rpc
+from cyborg_lite import states
+from cyborg_lite.conductor import arqs as conductor_arqs
+from cyborg_lite.conductor import takeover
+from cyborg_lite.db import arqs
+from cyborg_lite.db import models
+from cyborg_lite.db import session
+from tests.fixtures import builders
+from tests.fixtures import databases
+
+LEASE_S = 70
+BIND_TIMEOUT_S = 120
+
+
+class Now(concurrent.futures.Executor):
+    """Runs what is submitted at once, in the caller's thread."""
+
+    def submit(self, function: Any, /, *args: Any, **named: Any) -> Any:
+        function(*args, **named)
+
+
+class Never(concurrent.futures.Executor):
+    """Forgets what is submitted, as a process does that dies now."""
+
+    def submit(self, function: Any, /, *args: Any, **named: Any) -> Any: ...
+
+
+class Host:
+    """An agent: does host work at once, fails it, or is silent."""
+
+    def __init__(self) -> None:
+        self.error: str | None = None
+        self.done: list[tuple[str, str]] = []
+
+    def _results(self, what: str, tasks: list[messages.HandleTask]
+                 ) -> list[messages.HandleResult]:
+        self.done += [(what, task.handle_uuid) for task in tasks]
+        return [messages.HandleResult(handle_uuid=task.handle_uuid, error=self.error)
+                for task in tasks]
+
+    @rpc.exposed
+    def prepare(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
+        return self._results("prepare", tasks)
+
+    @rpc.exposed
+    def clean(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
+        return self._results("clean", tasks)
+
+
+class World:
+    """A host with handles that need host work, and conductors on one database."""
+
+    def __init__(self, database: session.Database) -> None:
+        self.database = database
+        self.passed_s = 0.0
+        self.bus = rpc.LocalBus()
+        self.host = Host()
+        self.stop_host: Callable[[], None] = self.start_host()
+        self.told: list[tuple[str, str]] = []
+        builders.store(database, builders.a_report(prepares=True, cleans=True))
+
+    def start_host(self) -> Callable[[], None]:
+        return self.bus.serve(rpc.AGENT_TOPIC, builders.HOST, self.host)
+
+    def clock(self) -> datetime.datetime:
+        return session.now() + datetime.timedelta(seconds=self.passed_s)
+
+    def conductor(self, pool: concurrent.futures.Executor | None = None,
+                  ) -> conductor_arqs.Binder:
+        return conductor_arqs.Binder(
+            database=self.database, agents=rpc.AgentClient(self.bus, 5), pool=pool or Now(),
+            deliver=self.deliver, wake_cleaning=lambda: None, wake_sync=lambda: None,
+            conductor_id=builders.new_uuid(), lease_s=LEASE_S, clock=self.clock)
+
+    def deliver(self, events: list[dict[str, Any]]) -> None:
+        self.told += [(event["arq_uuid"], event["status"]) for event in events]
+
+    def bind(self, conductor: conductor_arqs.Binder, number: int = 1) -> list[messages.Arq]:
+        found = builders.new_arqs(self.database, number)
+        conductor_arqs.bind(conductor, builders.bind_requests(found))
+        return found
+
+    def state_of(self, arq: messages.Arq) -> str:
+        return arqs.get(self.database, arq.uuid, None).state
+
+    def handle_states(self) -> set[str]:
+        return {str(row["state"]) for row in databases.all_rows(
+            self.database, models.attach_handles)}
+
+
+@pytest.fixture
+def world(database: session.Database) -> Iterator[World]:
+    yield World(database)
+
+
+def test_host_work_and_the_event_follow_the_bind(world: World) -> None:
+    [arq] = world.bind(world.conductor())
+
+    assert world.state_of(arq) == states.BOUND
+    assert world.told == [(arq.uuid, "completed")]
+
+
+def test_a_bind_of_a_dead_conductor_is_finished_once_its_lease_is_over(world: World) -> None:
+    [arq] = world.bind(world.conductor(Never()))
+    second = world.conductor()
+
+    early = takeover.finish_binds(second, BIND_TIMEOUT_S)
+    world.passed_s = LEASE_S + 1
+    late = takeover.finish_binds(second, BIND_TIMEOUT_S)
+
+    assert (early, late) == (0, 1)
+    assert world.state_of(arq) == states.BOUND
+    assert world.told == [(arq.uuid, "completed")]
+
+
+def test_a_silent_agent_is_asked_again_and_then_the_bind_fails(world: World) -> None:
+    world.stop_host()
+    conductor = world.conductor()
+    [arq] = world.bind(conductor)
+
+    world.passed_s = LEASE_S + 1
+    takeover.finish_binds(conductor, BIND_TIMEOUT_S)
+    waiting = world.state_of(arq)
+    world.passed_s = 2 * LEASE_S + 2
+    takeover.finish_binds(conductor, BIND_TIMEOUT_S)
+
+    assert waiting == states.BIND_STARTED
+    failed = arqs.get(world.database, arq.uuid, None)
+    assert failed.state == states.BIND_FAILED
+    assert "within 120 s" in str(failed.state_reason)
+    assert world.told == [(arq.uuid, "failed")]
+    assert states.RESERVED not in world.handle_states()
+
+
+def test_an_agent_that_returns_in_time_still_binds(world: World) -> None:
+    world.stop_host()
+    conductor = world.conductor()
+    [arq] = world.bind(conductor)
+
+    world.start_host()
+    world.passed_s = LEASE_S + 1
+    takeover.finish_binds(conductor, BIND_TIMEOUT_S)
+
+    assert world.state_of(arq) == states.BOUND
+
+
+def test_host_work_that_fails_is_the_reason_of_the_failed_bind(world: World) -> None:
+    world.host.error = "no such mediated device type"
+
+    [arq] = world.bind(world.conductor())
+
+    failed = arqs.get(world.database, arq.uuid, None)
+    assert (failed.state, failed.state_reason) == (
+        states.BIND_FAILED, "no such mediated device type")
+    assert world.told == [(arq.uuid, "failed")]
+
+
+def test_a_deleted_instances_handle_is_cleaned_before_anybody_gets_it(world: World) -> None:
+    conductor = world.conductor()
+    [arq] = world.bind(conductor)
+    conductor_arqs.delete(conductor, [arq.uuid], None, bound_too=True)
+    waiting = world.handle_states()
+
+    takeover.clean_handles(conductor)
+
+    assert waiting == {states.CLEANING, states.FREE}
+    assert world.handle_states() == {states.FREE}
+    assert [what for what, _ in world.host.done] == ["prepare", "clean"]
+
+
+def test_a_delete_does_not_wait_for_a_dead_host_and_its_handle_waits(world: World) -> None:
+    conductor = world.conductor()
+    [arq] = world.bind(conductor)
+    world.stop_host()
+
+    conductor_arqs.delete(conductor, [arq.uuid], None, bound_too=True)
+    takeover.clean_handles(conductor)
+    world.start_host()
+    too_early = takeover.clean_handles(conductor)
+    world.passed_s = LEASE_S + 1
+    takeover.clean_handles(conductor)
+
+    with pytest.raises(errors.NotFound):
+        arqs.get(world.database, arq.uuid, None)
+    assert too_early == 0
+    assert world.handle_states() == {states.FREE}
+
+
+def test_a_handle_that_cannot_be_cleaned_is_never_given_out(world: World) -> None:
+    conductor = world.conductor()
+    [arq] = world.bind(conductor)
+    conductor_arqs.delete(conductor, [arq.uuid], None, bound_too=True)
+    world.host.error = "the disk refuses"
+
+    takeover.clean_handles(conductor)
+    world.passed_s = LEASE_S + 1
+    again = takeover.clean_handles(conductor)
+
+    assert again == 0
+    assert world.handle_states() == {states.FAILED, states.FREE}
+
+
+def test_arqs_that_nobody_binds_expire(world: World) -> None:
+    [never] = builders.new_arqs(world.database)
+    conductor = world.conductor()
+
+    early = takeover.expire_unbound(conductor, 86400)
+    world.passed_s = 86401
+    late = takeover.expire_unbound(conductor, 86400)
+
+    assert (early, late) == (0, 1)
+    with pytest.raises(errors.NotFound, match=never.uuid):
+        arqs.get(world.database, never.uuid, None)
