@@ -150,6 +150,12 @@ def upgrade() -> None:
             ondelete="RESTRICT",
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_arqs")),
+        sa.UniqueConstraint(
+            "instance_uuid",
+            "migration_uuid",
+            "set_position",
+            name=op.f("uq_arqs_instance_uuid_migration_uuid_set_position"),
+        ),
         sa.UniqueConstraint("uuid", name=op.f("uq_arqs_uuid")),
         **MYSQL,
     )

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The migrations against the tables in code, on the three databases, from empty."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import alembic.autogenerate
+import alembic.migration
+import pytest
+import sqlalchemy as sa
+
+from cyborg_lite.db import migrate
+from cyborg_lite.db import models
+from cyborg_lite.db import session
+from tests.fixtures import servers
+
+
+@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
+def empty_database(request: pytest.FixtureRequest,
+                   tmp_path: pathlib.Path) -> Iterator[session.Database]:
+    """Each of the three databases in turn, without a table."""
+    if request.param == "sqlite":
+        database = session.Database(f"sqlite:///{tmp_path}/empty.sqlite")
+        yield database
+        database.dispose()
+        return
+    with servers.own_database(request.getfixturevalue(f"{request.param}_server")) as url:
+        database = session.Database(url)
+        yield database
+        database.dispose()
+
+
+def differences(database: session.Database) -> list[Any]:
+    with database.engine.connect() as connection:
+        context = alembic.migration.MigrationContext.configure(
+            connection, opts={"compare_type": True})
+        return alembic.autogenerate.compare_metadata(context, models.metadata)
+
+
+def test_the_migrations_make_the_tables_that_the_code_expects(
+        empty_database: session.Database) -> None:
+    migrate.upgrade(empty_database.engine)
+
+    assert differences(empty_database) == []
+
+
+def test_a_column_that_the_migrations_lack_would_be_noticed(
+        empty_database: session.Database) -> None:
+    migrate.upgrade(empty_database.engine)
+
+    with empty_database.engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE arqs DROP COLUMN state_reason"))
+
+    assert [entry[0] for entry in differences(empty_database)] == ["add_column"]
+
+
+def test_an_upgrade_goes_from_empty_to_the_head_and_a_second_one_does_nothing(
+        empty_database: session.Database) -> None:
+    assert migrate.version(empty_database.engine) is None
+
+    first = migrate.upgrade(empty_database.engine)
+    second = migrate.upgrade(empty_database.engine)
+
+    assert first == (None, migrate.head())
+    assert second == (migrate.head(), migrate.head())
+    assert migrate.version(empty_database.engine) == migrate.head()
+
+
+@pytest.mark.parametrize("empty_database", ["mariadb", "postgresql"], indirect=True)
+def test_two_upgrades_at_one_time_wait_for_each_other(empty_database: session.Database) -> None:
+    url = empty_database.engine.url
+    engines = [sa.create_engine(url) for _ in range(3)]
+
+    with concurrent.futures.ThreadPoolExecutor(len(engines)) as pool:
+        results = list(pool.map(migrate.upgrade, engines))
+
+    assert sorted(before or "" for before, _ in results) == ["", migrate.head(), migrate.head()]
+    for engine in engines:
+        engine.dispose()
+
+
+@pytest.mark.parametrize("empty_database", ["mariadb", "postgresql"], indirect=True)
+def test_names_compare_by_their_bytes(empty_database: session.Database) -> None:
+    migrate.upgrade(empty_database.engine)
+    table = models.device_profiles
+
+    with empty_database.writing() as connection:
+        for number, name in enumerate(("gpu", "GPU", "gpü")):
+            connection.execute(sa.insert(table).values(
+                uuid=str(number), name=name, groups="[]", created_at=session.now()))
+        found = connection.scalars(sa.select(table.c.name).where(table.c.name == "gpu")).all()
+
+    assert found == ["gpu"]
