@@ -181,11 +181,14 @@ class Enforcer:
 
     def authorize(self, rule: str, caller: Caller) -> None:
         """Raise Forbidden unless the caller may do `rule` in its own project."""
-        target = {"project_id": caller.project_id, "user_id": caller.user_id}
+        # a caller without a project is in no project, not in one called None
+        target = {"user_id": caller.user_id}
+        if caller.project_id is not None:
+            target["project_id"] = caller.project_id
         if not self.oslo.authorize(rule, target, caller.credentials):
             raise errors.Forbidden(
                 f"Policy does not allow {rule} to be performed with the roles "
-                f"{', '.join(sorted(caller.roles)) or '(none)'}.")
+                f"{', '.join(sorted(caller.roles))[:200] or '(none)'}.")
 
     def is_admin(self, credentials: dict[str, Any]) -> bool:
         """Say whether rule admin_api holds."""

@@ -27,6 +27,7 @@ MAX_NAMES = 1000
 MAX_PARAMETERS = 100
 """Query parameters of one request."""
 
+_TOO_DEEP = f"The body is nested deeper than {MAX_DEPTH} levels."
 _LARGEST_INTEGER = 2**63 - 1
 _LARGEST_KEY = 2**31 - 1
 
@@ -216,7 +217,7 @@ def json_body(raw: bytes) -> Any:
     except UnicodeError as error:
         raise errors.Invalid("The body is not UTF-8.") from error
     except RecursionError as error:
-        raise errors.Invalid(f"The body is nested deeper than {MAX_DEPTH} levels.") from error
+        raise errors.Invalid(_TOO_DEEP) from error
     except json.JSONDecodeError as error:
         raise errors.Invalid(f"The body is not JSON: {error}.") from error
     except ValueError as error:  # a number with thousands of digits
@@ -244,10 +245,9 @@ def _check(top: Any) -> None:
         below: list[Any] = []
         for value in level:
             _check_one(value, below)
-        if not below:
-            return
         level = below
-    raise errors.Invalid(f"The body is nested deeper than {MAX_DEPTH} levels.")
+    if level:
+        raise errors.Invalid(_TOO_DEEP)
 
 
 def _check_one(value: Any, below: list[Any]) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 from collections.abc import Iterator
 
@@ -16,16 +17,30 @@ from tests.fixtures import cloud as clouds
 CORS = "[cors]\nallowed_origin = https://horizon.example.org\n"
 
 
-@pytest.fixture
-def cloud(tmp_path: pathlib.Path) -> Iterator[clouds.Cloud]:
+@contextlib.contextmanager
+def two_cards(folder: pathlib.Path) -> Iterator[clouds.Cloud]:
     """A conductor that knows one host with two cards of 16 handles each."""
-    conf = clouds.configuration(tmp_path, f"sqlite:///{tmp_path}/test.sqlite", more=CORS)
+    conf = clouds.configuration(folder, f"sqlite:///{folder}/test.sqlite", more=CORS)
     with clouds.running(conf) as running:
         running.client.report(builders.a_report(2))
         yield running
 
 
 @pytest.fixture
+def cloud(tmp_path: pathlib.Path) -> Iterator[clouds.Cloud]:
+    """`two_cards`, for one test."""
+    with two_cards(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
 def application(cloud: clouds.Cloud) -> faults.Application:
-    """The whole stack with noauth."""
+    """The whole stack with noauth, before `cloud`."""
     return app.make_app(cloud.conf, cloud.client)
+
+
+@pytest.fixture(scope="module")
+def shared_application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[faults.Application]:
+    """The same for all tests of a module, which must not mind what others left."""
+    with two_cards(tmp_path_factory.mktemp("cloud")) as running:
+        yield app.make_app(running.conf, running.client)
