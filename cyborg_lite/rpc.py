@@ -45,6 +45,9 @@ VERSION = "1.0"
 CONDUCTOR_TOPIC = "cyborg_lite.conductor"
 AGENT_TOPIC = "cyborg_lite.agent"
 
+SERVER_THREADS = 24
+"""Calls that one process works on at a time: more would only wait for each other's turns."""
+
 ANSWER_MARGIN_S = 1.0
 """Work must be committed this long before the caller gives up, so that the answer arrives."""
 
@@ -192,6 +195,7 @@ class MessagingBus:
     """oslo.messaging, in practice RabbitMQ."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self._conf = conf
         self._transport = oslo_messaging.get_rpc_transport(conf)
         self._clients: dict[str, Any] = {}
 
@@ -201,6 +205,8 @@ class MessagingBus:
         rpc_server = oslo_messaging.get_rpc_server(
             self._transport, target, [_MessagingEndpoint(Dispatcher(endpoint))],
             access_policy=oslo_messaging.ExplicitRPCAccessPolicy)
+        # the server has registered the option by now; what an operator has set stays
+        self._conf.set_default("executor_thread_pool_size", SERVER_THREADS)
         rpc_server.start()
 
         def stop() -> None:
@@ -227,6 +233,10 @@ class MessagingBus:
             raise errors.Unavailable("The message broker does not answer") from error
         except oslo_messaging.exceptions.MessageUndeliverable as error:
             raise errors.Unavailable(f"Nobody serves {topic} {server or ''}".rstrip()) from error
+
+    def close(self) -> None:
+        """Give up the connections to the broker; nothing can be called any more."""
+        self._transport.cleanup()
 
 
 class _MessagingEndpoint:

@@ -52,8 +52,7 @@ class Database:
         self.dialect: str = self.engine.dialect.name
         self._check_before_commit = check_before_commit
         if self.dialect == "mysql":
-            # gap locks of REPEATABLE READ make concurrent binds deadlock; nothing here needs them
-            self.engine = self.engine.execution_options(isolation_level="READ COMMITTED")
+            _read_committed(self.engine)
         if self.dialect == "sqlite":
             _let_writers_wait(self.engine)
 
@@ -104,6 +103,23 @@ def from_conf(conf: cfg.ConfigOpts, check_before_commit: Callable[[], None]) -> 
         options |= {"max_pool_size": database.max_pool_size,
                     "max_overflow": database.max_overflow, "pool_timeout": database.pool_timeout}
     return Database(database.connection, check_before_commit=check_before_commit, **options)
+
+
+def _read_committed(engine: sa.Engine) -> None:
+    """Set the isolation level once a connection.
+
+    Gap locks of REPEATABLE READ make concurrent binds deadlock, and nothing here needs them. As an
+    execution option the level would be set and reset around every transaction: four round trips.
+    """
+
+    @sa.event.listens_for(engine, "connect")
+    def connect(dbapi_connection: Any, record: Any) -> None:
+        cursor = dbapi_connection.cursor()
+        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        cursor.close()
+
+    # oslo.db has tried a connection already, before there was this listener
+    engine.dispose()
 
 
 def _let_writers_wait(engine: sa.Engine) -> None:
