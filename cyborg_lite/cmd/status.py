@@ -57,9 +57,13 @@ class Checks(upgradecheck.UpgradeCommands):
 
 def main() -> None:
     """0 all well, 1 a warning, 2 a failure, 255 an error nobody expected."""
-    config.register(cfg.CONF)
-    sys.exit(upgradecheck.main(
-        cfg.CONF, config.PROJECT, Checks(), default_config_files=None))
+    upgradecheck.register_cli_options(cfg.CONF, Checks())
+    try:
+        config.load(sys.argv[1:], program=NAME)
+    except cfg.Error as error:
+        print(f"{NAME}: {error}", file=sys.stderr)
+        sys.exit(upgradecheck.Code.FAILURE)
+    sys.exit(upgradecheck.run(cfg.CONF))
 
 
 def _files() -> list[str]:

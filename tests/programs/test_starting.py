@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the programs start, and what they say when they cannot. Real processes."""
+
+from __future__ import annotations
+
+import pathlib
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+PROGRAMS = ("cyborg-lite-agent", "cyborg-lite-api", "cyborg-lite-conductor",
+            "cyborg-lite-manage", "cyborg-lite-standalone", "cyborg-lite-status")
+SERVING = tuple(name for name in PROGRAMS if name.rpartition("-")[2] in (
+    "agent", "api", "conductor", "standalone"))
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run(tmp_path: pathlib.Path) -> Run:
+    """Run a program to its end with this configuration, which must not last long."""
+    def run_program(name: str, configuration: str, *arguments: str
+                    ) -> subprocess.CompletedProcess[str]:
+        path = tmp_path / "test.conf"
+        path.write_text(f"{configuration}\n[database]\nconnection = "
+                        f"sqlite:///{tmp_path}/test.sqlite\n")
+        return subprocess.run(
+            [pathlib.Path(sys.executable).with_name(name), "--config-file", path, *arguments],
+            capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    return run_program
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_every_program_explains_itself(name: str, option: str) -> None:
+    done = subprocess.run([pathlib.Path(sys.executable).with_name(name), option],
+                          capture_output=True, text=True, timeout=60)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("name", SERVING)
+def test_every_program_reads_all_options_before_it_starts(run: Run, name: str) -> None:
+    done = run(name, "[api]\nport = 99999999")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{name}: [api] port = 99999999: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("configuration", "expected"), [
+    ("[conductor]\nbind_timeout = soon", "[conductor] bind_timeout = soon: "),
+    ("[api]\nauth_strategy = none", "[api] auth_strategy = none: "),
+    ("[DEFAULT]\nhost = no/slash", "[DEFAULT] host = no/slash: "),
+    ("[oslo_messaging_rabbit]\nheartbeat_rate = often",
+     "[oslo_messaging_rabbit] heartbeat_rate = often: "),
+])
+def test_a_bad_option_stops_the_start_with_one_line_that_names_it(
+        run: Run, configuration: str, expected: str) -> None:
+    done = run("cyborg-lite-conductor", configuration)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"cyborg-lite-conductor: {expected}")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_a_secret_that_is_wrong_is_not_printed(run: Run) -> None:
+    done = run("cyborg-lite-conductor", "[DEFAULT]\ntransport_url = hare://me:geheim@there")
+
+    assert done.returncode == 1
+    assert "[DEFAULT] transport_url" in done.stderr
+    assert "geheim" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_driver_stops_the_agent_with_the_names_that_exist(run: Run) -> None:
+    done = run("cyborg-lite-standalone", "[api]\nport = 0\n[agent]\nenabled_drivers = gpu")
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("cyborg-lite-standalone: ")
+    assert "[agent] enabled_drivers" in done.stderr
+    assert "fake_driver, pci_driver" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["cyborg-lite-api", "cyborg-lite-standalone"])
+def test_noauth_does_not_listen_beyond_loopback(run: Run, name: str) -> None:
+    done = run(name, "[api]\nport = 0\nhost_ip = 0.0.0.0\nauth_strategy = noauth")
+
+    assert done.returncode == 1
+    assert "[api] host_ip = 0.0.0.0" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("cyborg-lite-api", f"[api]\nport = {port}")
+
+    assert done.returncode == 1
+    assert f"port = {port}: cannot listen there: Address already in use" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_configuration_file_that_does_not_exist_is_said_in_one_line() -> None:
+    done = subprocess.run(
+        [pathlib.Path(sys.executable).with_name("cyborg-lite-agent"), "--config-file",
+         "/nowhere/x.conf"], capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("cyborg-lite-agent: ")
+    assert "/nowhere/x.conf" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_conductor_without_a_database_says_which_option_is_missing() -> None:
+    done = subprocess.run(
+        [pathlib.Path(sys.executable).with_name("cyborg-lite-conductor"), "--config-file",
+         "/dev/null"], capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 1
+    assert "[database] connection is not set" in done.stderr
