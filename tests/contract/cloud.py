@@ -47,9 +47,9 @@ class Cloud:
     """Everything runs when the constructor returns; `stop()` ends it all."""
 
     def __init__(self, keystone_environment: environments.Environment, directory: pathlib.Path,
-                 databases: Callable[[str], str], transport_url: str, say: Say) -> None:
+                 database: Callable[[], str], transport_url: str, say: Say) -> None:
         self.directory = directory
-        self._databases = databases
+        self._database = database
         self._transport_url = transport_url
         self._at_end = contextlib.ExitStack()
         self.processes: dict[str, processes.Process] = {}
@@ -94,10 +94,14 @@ class Cloud:
 
     def device_provider(self) -> str:
         """Return the provider that Placement offers for the fake driver's device."""
+        return next(iter(self._candidates()[0]["allocations"]))
+
+    def _candidates(self) -> list[dict[str, Any]]:
         answer = self.placement().get(
-            "/allocation_candidates",
-            params={"resources": "FPGA:1", "required": "CUSTOM_FAKE_DEVICE"}).json()
-        return next(iter(answer["allocation_requests"][0]["allocations"]))
+            "/allocation_candidates", raise_exc=False,
+            params={"resources": "FPGA:1", "required": "CUSTOM_FAKE_DEVICE"})
+        # 400: the trait does not exist yet
+        return answer.json()["allocation_requests"] if answer.ok else []
 
     def environment_of(self, user: str, project: str) -> dict[str, str]:
         """Return the OS_* variables that make a command-line client that user."""
@@ -133,7 +137,7 @@ class Cloud:
         home.mkdir()
         self._write("placement/placement.conf", {
             "api": {"auth_strategy": "keystone"},
-            "placement_database": {"connection": self._databases("placement"),
+            "placement_database": {"connection": self._database(),
                                    "sync_on_startup": "true"},
             "keystone_authtoken": self._token_checks("placement"),
         })
@@ -159,7 +163,7 @@ class Cloud:
         self.configuration = self._write("cyborg-lite.conf", {
             "DEFAULT": {"host": HOST, "transport_url": self._transport_url},
             "api": {"host_ip": "127.0.0.1", "port": port, "auth_strategy": "keystone"},
-            "database": {"connection": self._databases("accelerator")},
+            "database": {"connection": self._database()},
             "keystone_authtoken": self._token_checks("cyborg"),
             "placement": client, "nova": client,
             "agent": {"enabled_drivers": "fake_driver", "resource_provider_name": HOST,
@@ -179,9 +183,7 @@ class Cloud:
             lambda: devices.get("/devices").json().get("devices"), READY_LIMIT_S,
             "store the agent's device")
         self.processes["conductor"].wait_until(
-            lambda: self.placement().get("/allocation_candidates", params={
-                "resources": "FPGA:1", "required": "CUSTOM_FAKE_DEVICE"},
-            ).json()["allocation_requests"], READY_LIMIT_S, "put the device into Placement")
+            self._candidates, READY_LIMIT_S, "put the device into Placement")
 
     def start_service(self, name: str) -> processes.Process:
         """Start one of ours: api, conductor or agent."""

@@ -16,6 +16,7 @@ import pytest
 
 from tests.contract import cloud as clouds
 from tests.fixtures import environments
+from tests.fixtures import servers
 
 REQUIREMENTS = pathlib.Path(__file__).with_name("requirements")
 
@@ -40,42 +41,17 @@ def client_environments(say: Callable[[str], None]) -> dict[str, environments.En
 
 @pytest.fixture(scope="session")
 def cloud(client_environments: dict[str, environments.Environment],
-          tmp_path_factory: pytest.TempPathFactory,
+          tmp_path_factory: pytest.TempPathFactory, mariadb_server: str,
+          folder: Callable[[str], pathlib.Path],
           say: Callable[[str], None]) -> Iterator[clouds.Cloud]:
     """Run the cloud for the whole session."""
     with contextlib.ExitStack() as at_end:
         running = clouds.Cloud(
             client_environments["keystone"], tmp_path_factory.mktemp("cloud"),
-            lambda name: at_end.enter_context(_database(name)),
-            at_end.enter_context(_virtual_host()), say)
+            lambda: at_end.enter_context(servers.own_database(mariadb_server)),
+            at_end.enter_context(servers.rabbitmq_vhost(folder)), say)
         at_end.callback(running.stop)
         yield running
-
-
-@contextlib.contextmanager
-def _database(name: str) -> Iterator[str]:
-    import pymysql
-    name = f"cyborg_lite_contract_{name}_{uuid.uuid4().hex[:8]}"
-
-    def execute(statement: str) -> None:
-        connection = pymysql.connect(host="127.0.0.1", user="root")
-        with connection, connection.cursor() as cursor:
-            cursor.execute(statement)
-
-    execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
-    yield f"mysql+pymysql://root@127.0.0.1/{name}?charset=utf8mb4"
-    execute(f"DROP DATABASE {name}")
-
-
-@contextlib.contextmanager
-def _virtual_host() -> Iterator[str]:
-    import subprocess
-    name = f"cyborg_lite_contract_{uuid.uuid4().hex[:8]}"
-    subprocess.run(["rabbitmqctl", "add_vhost", name], check=True, capture_output=True)
-    subprocess.run(["rabbitmqctl", "set_permissions", "-p", name, "guest", ".*", ".*", ".*"],
-                   check=True, capture_output=True)
-    yield f"rabbit://guest:guest@127.0.0.1:5672/{name}"
-    subprocess.run(["rabbitmqctl", "delete_vhost", name], check=True, capture_output=True)
 
 
 @pytest.fixture

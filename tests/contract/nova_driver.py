@@ -15,6 +15,7 @@ from keystoneauth1.identity import v3
 from nova import conf
 from nova import config
 from nova import context
+from nova import objects
 from nova.accelerator import cyborg
 from nova.objects import base
 
@@ -69,6 +70,7 @@ def call(line: str) -> dict[str, Any]:
 def main() -> None:
     config.parse_args(["nova", "--config-file", sys.argv[1]], configure_db=False,
                       init_rpc=False)
+    objects.register_all()
     assert conf.CONF.service_user.send_service_user_token
     answers = sys.stdout
     # whatever else writes must not come between the answers

@@ -56,10 +56,11 @@ def profile(admin: Any) -> Iterator[Any]:
 
 
 @pytest.fixture
-def arq(member: Any, profile: Any) -> Iterator[Any]:
+def arq(member: Any, member_through_nova: Any, profile: Any) -> Iterator[Any]:
     made = member.create_accelerator_request(device_profile_name=profile.name)
     yield made
-    member.delete_accelerator_request(made)
+    # a test may have tried to bind it, and then only Nova may delete it
+    member_through_nova.delete_accelerator_request(made)
 
 
 @pytest.fixture
@@ -195,8 +196,8 @@ def test_a_bind_gives_a_handle_and_an_unbind_takes_it_back(
     assert (bound.state, bound.hostname, bound.instance_uuid) == ("Bound", clouds.HOST, instance)
     assert bound.attach_handle_type == "TEST_PCI"
     assert bound.attach_handle_info
-    assert (unbound.state, unbound.instance_uuid, unbound.attach_handle_type) == (
-        "Unbound", None, None)
+    assert (unbound.state, unbound.instance_uuid) == ("Unbound", None)
+    assert not unbound.attach_handle_type
 
 
 def test_arqs_are_filtered_by_instance_and_by_being_resolved(member_through_nova, bound_arq,
@@ -245,16 +246,17 @@ def test_a_disabled_device_offers_nothing_until_it_is_enabled(
 
     admin.disable_device(device.uuid)
     try:
-        disabled = admin.wait_for_status(device, "maintaining", interval=0, wait=5)
+        status_between = admin.wait_for_status(
+            device, "maintaining", interval=0, wait=5).status
         full = inventory(provider, reserved=16)
         patch = bind_patch_to(provider, instance)
         with pytest.raises(exceptions.HttpException) as refusal:
             member_through_nova.patch_accelerator_request(arq.uuid, patch)
     finally:
         admin.enable_device(device)
-    enabled = admin.wait_for_status(device, "enabled", interval=0, wait=5)
 
-    assert (disabled.status, enabled.status) == ("maintaining", "enabled")
+    assert admin.wait_for_status(device, "enabled", interval=0, wait=5).status == "enabled"
+    assert status_between == "maintaining"
     assert full["total"] == 16
     assert refusal.value.status_code == 409
     assert inventory(provider, reserved=0)["total"] == 16
