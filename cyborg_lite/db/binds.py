@@ -327,7 +327,8 @@ def _why_failed(row: sa.Row[Any], reasons: Mapping[str, str | None]) -> str | No
 
 @session.retrying
 def take_unfinished(database: session.Database, owner: leases.Owner, moment: datetime.datetime,
-                    bind_timeout_s: float, at_most: int) -> tuple[dict[str, list[messages.HandleTask]], list[str]]:
+                    bind_timeout_s: float, at_most: int,
+                    ) -> tuple[dict[str, list[messages.HandleTask]], list[str]]:
     """Take over binds whose conductor's lease has run out.
 
     Returns (tasks by host to do again, handles whose bind is older than `bind_timeout_s`).

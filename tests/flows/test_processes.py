@@ -128,6 +128,7 @@ def world(server_database: session.Database, tmp_path: pathlib.Path,
             for conductor in world.running:
                 conductor.stop()
             world.at_end.close()
+            world.bus.close()
             nova.stop()
 
 
