@@ -72,6 +72,19 @@ def test_a_second_driver_in_the_same_pass_reads_nothing_more(tmp_path: pathlib.P
     assert reader.operations == before
 
 
+def test_what_is_asked_twice_is_read_once(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "words").write_text("many\n")
+    (tmp_path / "link").symlink_to("words")
+    reader = sysfs.Sysfs(str(tmp_path))
+
+    for _ in range(3):
+        assert (reader.text("link"), reader.link("link"), reader.names("")) == (
+            "many", "words", ("link", "words"))
+
+    # the folder, the link, the file
+    assert reader.operations == 3
+
+
 def test_a_new_pass_sees_what_changed(tmp_path: pathlib.Path) -> None:
     reader = machines.tree(tmp_path, machines.a_function("0000:41:00.0", total_vfs=4))
     place = pathlib.Path(reader.root, reader.pci_functions()[0].path, "sriov_numvfs")
@@ -92,13 +105,16 @@ def test_nothing_outside_the_root_is_opened(tmp_path: pathlib.Path) -> None:
     (root / "bus/pci/devices/0000:01:00.0").symlink_to("../../../../secret")
     (root / "bus/pci/devices/0000:02:00.0").symlink_to(tmp_path / "secret")
     (root / "file").symlink_to("../secret/vendor")
+    (root / "own").write_text("mine\n")
+    (root / "absolute").symlink_to("/own")
     reader = sysfs.Sysfs(str(root))
 
-    found = [reader.text("file"), reader.text("../secret/vendor"), reader.link("file"),
+    found = [reader.text("file"), reader.text("absolute"), reader.text("../secret/vendor"),
+             reader.link("file"),
              reader.names("bus/pci/devices/0000:02:00.0"), reader.resolve("bus/../../secret"),
              reader.pci_functions()]
 
-    assert found == [None, None, None, (), None, ()]
+    assert found == [None, None, None, None, (), None, ()]
     assert reader.resolve("bus/../bus/pci") == "bus/pci"
 
 

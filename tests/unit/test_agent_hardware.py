@@ -301,7 +301,7 @@ def test_a_failed_driver_changes_the_digest(tmp_path: pathlib.Path) -> None:
     assert machine.discover().digest != before
 
 
-def test_the_digest_is_the_same_in_another_process_and_for_the_decoded_report(
+def test_the_digest_is_the_same_for_the_report_that_has_travelled(
         tmp_path: pathlib.Path) -> None:
     found = the_hardware(tmp_path, {"fake": {}}, fake_driver=fake.FakeDriver).discover()
 
@@ -451,17 +451,26 @@ def test_a_repeated_call_for_a_handle_waits_for_the_first_and_others_do_not(
                    "prepare one ends", "clean one begins", "clean one ends"]
 
 
-def test_nothing_is_done_for_a_caller_that_was_told_it_failed(tmp_path: pathlib.Path) -> None:
+def test_nothing_more_is_done_once_the_caller_was_told_it_failed(tmp_path: pathlib.Path) -> None:
     done: list[str] = []
-    machine = the_hardware(tmp_path, own=a_worker(lambda work, task: done.append(work)))
+    deadline = time.time() + 1
+
+    def act(work: str, task: messages.HandleTask) -> None:
+        done.append(task.handle_uuid)
+        # the first takes until nobody waits for it any more
+        while time.time() <= deadline:
+            threading.Event().wait(deadline - time.time() + 0.001)
+
+    machine = the_hardware(tmp_path, own=a_worker(act))
 
     class Endpoint:
         @rpc.exposed
         def prepare(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
             return machine.prepare(tasks)
 
-    reply = rpc.Dispatcher(Endpoint()).dispatch(
-        "prepare", {"deadline": time.time() - 1}, {"tasks": [rpc.encode(a_task("own"))]})
+    tasks = rpc.encode([a_task("own", "one"), a_task("own", "two")])
+    reply = rpc.Dispatcher(Endpoint()).dispatch("prepare", {"deadline": deadline},
+                                                {"tasks": tasks})
 
     assert reply["error"]["slug"] == errors.DeadlinePassed.slug
-    assert done == []
+    assert done == ["one"]

@@ -144,7 +144,7 @@ def test_a_conductor_that_forgot_gets_the_report_again(around: Surroundings) -> 
 
 def test_a_change_is_reported_with_its_discovery_and_not_a_beat_later(tmp_path: pathlib.Path,
                                                                       around: Surroundings) -> None:
-    around.change(enabled_drivers=("pci_driver",), discover_interval_s=15.0,
+    around.change(enabled_drivers=("pci_driver",), discover_interval_s=5.0,
                   options={"pci": {"device_spec": ['{"address": "0000:41:00.0"}']}})
     around.agent.reload()
     around.agent.run_once()
@@ -154,7 +154,7 @@ def test_a_change_is_reported_with_its_discovery_and_not_a_beat_later(tmp_path: 
         (place / name).write_text(text)
     (place / "iommu_group").symlink_to("../../../../kernel/iommu_groups/1")
 
-    around.pass_time(15)
+    around.pass_time(5)
 
     assert [device.address for device in around.conductor.reports[-1].devices] == ["0000:41:00.0"]
 
@@ -187,6 +187,19 @@ def test_an_error_of_the_conductor_loses_nothing(trouble: Exception, around: Sur
     around.pass_time(1)
 
     assert len(around.conductor.reports) == 1
+
+
+def test_after_an_outage_the_next_one_is_news_and_soon_retried(
+        around: Surroundings, caplog: pytest.LogCaptureFixture) -> None:
+    around.agent.run_once()
+
+    waits = []
+    for trouble in (True, True, False, True):
+        around.conductor.trouble = errors.Unavailable("away") if trouble else None
+        waits.append(around.pass_time(10))
+
+    assert waits == [1, 2, 10, 1]
+    assert caplog.text.count("does not take the heartbeat") == 2
 
 
 def test_a_report_that_did_not_arrive_is_sent_again(around: Surroundings) -> None:
