@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 
@@ -88,15 +89,25 @@ def check_programs(programs: pathlib.Path, folder: pathlib.Path,
     standalone = subprocess.Popen([programs / "cyborg-lite-standalone", given], cwd=folder,
                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
-        line = standalone.stdout.readline()
-        address = re.search(r"http://\S+", line)
-        assert address, f"standalone said {line!r} and not where it is"
-        wait_for_device(f"{address[0]}/v2/devices")
-        progress.say(line.strip())
+        address = wait_for_address(standalone)
+        wait_for_device(f"{address}/v2/devices")
+        progress.say(f"cyborg-lite-standalone served its device at {address}")
     finally:
         standalone.terminate()
         status = standalone.wait(START_WITHIN_S)
     assert status == 0, f"standalone ended with status {status}"
+
+
+def wait_for_address(standalone: "subprocess.Popen[str]") -> str:
+    said = []
+    for line in standalone.stdout:
+        found = re.search(r"is ready: (http://\S+)", line)
+        if found:
+            # somebody has to read on, or the program would wait for it
+            threading.Thread(target=standalone.stdout.read, daemon=True).start()
+            return found[1]
+        said.append(line)
+    raise AssertionError(f"standalone ended, having said {''.join(said)!r}")
 
 
 def wait_for_device(url: str) -> None:

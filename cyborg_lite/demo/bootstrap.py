@@ -168,7 +168,7 @@ def _follow(command: Sequence[str], progress: Progress,
 
     threading.Thread(target=read, daemon=True).start()
     tail: collections.deque[str] = collections.deque(maxlen=25)
-    said, latest, shown = time.monotonic(), "working", ""
+    said, latest, shown = time.monotonic(), os.path.basename(command[0]), ""
     while True:
         with contextlib.suppress(queue.Empty):
             line = lines.get(timeout=1)
