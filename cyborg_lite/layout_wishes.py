@@ -75,8 +75,8 @@ def _misfit(profiles: Sequence[layouts.Profile], counts: Sequence[int]) -> str:
     return f"{text}: the device has no placements at which they lie side by side."
 
 
-def _nearest(profiles: Sequence[layouts.Profile], wish: Sequence[int], valid: Iterable[layouts.Layout],
-             limit: int) -> tuple[layouts.Layout, ...]:
+def _nearest(profiles: Sequence[layouts.Profile], wish: Sequence[int],
+             valid: Iterable[layouts.Layout], limit: int) -> tuple[layouts.Layout, ...]:
     weight = {one.id: one.slices + one.units for one in profiles}
     wished = list(_spread((one.id, n) for one, n in zip(profiles, wish, strict=True)))
 

@@ -15,6 +15,7 @@ from cyborg_lite.db import models
 from cyborg_lite.db import session
 from tests.fixtures import databases
 from tests.fixtures import servers
+from tests.nvml import stand_in
 
 # the same cases in every run, and no judgement of speed on a loaded machine
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True, max_examples=60)
@@ -39,6 +40,12 @@ def postgresql_server(folder: Callable[[str], pathlib.Path]) -> Iterator[str]:
     """URL of a PostgreSQL without a database's name."""
     with servers.postgresql(folder) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def nvml_library(folder: Callable[[str], pathlib.Path]) -> pathlib.Path:
+    """The stand-in for libnvidia-ml.so.1, built once."""
+    return stand_in.build(folder("nvml"))
 
 
 def _with_tables(url: str) -> session.Database:
