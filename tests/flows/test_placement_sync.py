@@ -498,6 +498,29 @@ def test_a_generation_conflict_is_read_again_and_nothing_is_lost(world: World, s
     assert world.placement.inventories(RP)["FPGA"]["total"] == 3
 
 
+def test_what_is_written_between_our_two_readings_is_not_lost(world: World) -> None:
+    world.placement.make_compute_node(builders.HOST)
+    world.report(1)
+    world.sync.run_once()
+    world.placement.allocate(RP, "FPGA")
+    todo = ["once"]
+
+    def write_meanwhile(method: str, path: str) -> None:
+        if method == "GET" and path.endswith("/traits") and todo:
+            todo.clear()
+            world.placement.change_inventory(RP, "CUSTOM_LICENSE", total=3)
+
+    world.placement.before = write_meanwhile
+    world.disable()
+
+    assert world.sync.run_once() == 1
+
+    assert not todo
+    inventories = world.placement.inventories(RP)
+    assert inventories["CUSTOM_LICENSE"]["total"] == 3
+    assert inventories["FPGA"]["reserved"] == 16
+
+
 def test_a_writer_that_never_rests_leaves_the_host_dirty_and_bounded(world: World) -> None:
     world.placement.make_compute_node(builders.HOST)
     world.report(1)
