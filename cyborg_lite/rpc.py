@@ -230,7 +230,7 @@ class MessagingBus:
             raise errors.Unavailable(
                 f"No answer from {topic} {server or ''} within {timeout_s:g} s") from error
         except oslo_messaging.MessageDeliveryFailure as error:
-            raise errors.Unavailable("The message broker does not answer") from error
+            raise errors.Unavailable("The message broker does not answer.") from error
         except oslo_messaging.exceptions.MessageUndeliverable as error:
             raise errors.Unavailable(f"Nobody serves {topic} {server or ''}".rstrip()) from error
 

@@ -138,8 +138,9 @@ def _let_writers_wait(engine: sa.Engine) -> None:
 def _unavailable_as_503() -> Iterator[None]:
     try:
         yield
-    except db_exc.DBConnectionError as error:
-        raise _Lost("The database does not answer") from error
+    except (db_exc.DBConnectionError, sa.exc.OperationalError, sa.exc.TimeoutError) as error:
+        # oslo.db translates what a statement raises; opening a connection raises SQLAlchemy's own
+        raise _Lost("The database does not answer.") from error
 
 
 class _Lost(errors.Unavailable):

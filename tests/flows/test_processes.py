@@ -194,3 +194,33 @@ def test_a_conductor_killed_at_any_step_of_a_bind_leaves_nothing_undone(world: W
     assert world.handles()[states.IN_USE] == len(finished)
     assert states.RESERVED not in world.handles()
     assert world.broken_invariants() == []
+
+
+PRIVATE = {"mariadb": (servers.private_mariadb, servers.MARIADB),
+           "postgresql": (servers.private_postgresql, servers.POSTGRESQL)}
+
+
+@pytest.mark.parametrize("kind", PRIVATE)
+def test_work_goes_on_after_the_database_restarted(
+        kind: str, tmp_path: pathlib.Path, folder: Callable[[str], pathlib.Path]) -> None:
+    make, url = PRIVATE[kind]
+    server, nova = make(folder(kind)), nova_fixture.Nova()
+    with (server.running(), servers.own_database(url.format(server.port)) as database_url,
+          contextlib.closing(nova_closing := contextlib.ExitStack())):
+        nova_closing.callback(nova.stop)
+        conf = cloud.configuration(tmp_path, database_url, nova=nova.url)
+        with cloud.running(conf) as running:
+            running.client.report(builders.a_report())
+            found = builders.new_arqs(running.conductor.database, 2)
+            running.client.bind_arqs(builders.bind_requests(found[:1]))
+
+            server.stop()
+            with pytest.raises(errors.Unavailable):
+                running.client.get_arq(found[0].uuid, None)
+            server.start()
+
+            assert running.client.get_arq(found[0].uuid, None).state == states.BOUND
+            running.client.bind_arqs(builders.bind_requests(found[1:]))
+            nova.wait_for(2)
+            limits = checks.Limits(bind_s=60, sync_s=3600, event_s=60)
+            assert checks.find(running.conductor.database, limits) == []
