@@ -94,30 +94,28 @@ def install_packages(packages: Sequence[str], progress: Progress) -> None:
     if apt is None or (prefix and not _works([*prefix, "true"])):
         raise CannotPrepare(f"Missing: {', '.join(packages)}. Type, as root:\n    {line}")
     progress.say(f"Installing {', '.join(packages)} with apt-get")
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    set_in_sudo = ["env", "DEBIAN_FRONTEND=noninteractive"]
+    quietly = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", apt]
     try:
-        _follow([*prefix, *set_in_sudo, apt, "update"], progress, quiet)
-        _follow([*prefix, *set_in_sudo, apt, "install", "-y", "--no-install-recommends",
-                 *packages], progress, quiet)
+        _follow([*quietly, "update"], progress)
+        _follow([*quietly, "install", "-y", "--no-install-recommends", *packages], progress)
     except CannotPrepare as error:
         raise CannotPrepare(f"{error}\nType, as root:\n    {line}") from error
 
 
 def _make(folder: pathlib.Path, progress: Progress) -> list[str]:
     """Make an empty environment; returns the command that is its pip."""
-    plain = [sys.executable, "-m", "venv", str(folder)]
+    plain, making = [sys.executable, "-m", "venv", str(folder)], "making an empty environment"
     inside = [str(folder / "bin" / "python"), "-m", "pip"]
     if _has("ensurepip"):
-        _follow(plain, progress)
+        _follow(plain, progress, making)
         return inside
     if _has("pip"):
-        _follow([*plain, "--without-pip"], progress)
+        _follow([*plain, "--without-pip"], progress, making)
         return [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python")]
     progress.say("This Python has neither ensurepip nor pip")
     install_packages(["python3-venv"], progress)
     # in a process of its own: this one has looked and remembers that there was none
-    _follow(plain, progress)
+    _follow(plain, progress, making)
     return inside
 
 
@@ -152,9 +150,9 @@ def _alone(lock: pathlib.Path, progress: Progress) -> Iterator[None]:
         yield
 
 
-def _follow(command: Sequence[str], progress: Progress,
-            env: dict[str, str] | None = None) -> None:
+def _follow(command: Sequence[str], progress: Progress, start_with: str = "starting") -> None:
     """Run a command and show the steps it takes; its last lines are in the error if it fails."""
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, cwd=CHECKOUT, env=env, stdin=subprocess.DEVNULL,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                errors="replace")
@@ -168,7 +166,7 @@ def _follow(command: Sequence[str], progress: Progress,
 
     threading.Thread(target=read, daemon=True).start()
     tail: collections.deque[str] = collections.deque(maxlen=25)
-    said, latest, shown = time.monotonic(), os.path.basename(command[0]), ""
+    said, latest, shown = time.monotonic(), start_with, ""
     while True:
         with contextlib.suppress(queue.Empty):
             line = lines.get(timeout=1)
