@@ -9,11 +9,13 @@ from __future__ import annotations
 import configparser
 import contextlib
 import pathlib
+import subprocess
 import sys
 import uuid
 from collections.abc import Callable
 from typing import Any
 
+import sqlalchemy as sa
 from keystoneauth1 import adapter
 
 from tests.contract import neighbours
@@ -103,6 +105,17 @@ class Cloud:
         # 400: the trait does not exist yet
         return answer.json()["allocation_requests"] if answer.ok else []
 
+    def is_synchronized(self) -> bool:
+        """Say whether Placement has been told of everything and nobody is telling it now."""
+        with self._engine.connect() as connection:
+            return connection.scalar(sa.text(
+                "SELECT COUNT(*) FROM hosts WHERE generation <> synced_generation "
+                "OR lease_until IS NOT NULL")) == 0
+
+    def check(self) -> subprocess.CompletedProcess[str]:
+        """Ask `cyborg-lite-manage check` whether the invariants hold."""
+        return self._manage("check")
+
     def environment_of(self, user: str, project: str) -> dict[str, str]:
         """Return the OS_* variables that make a command-line client that user."""
         options = self.keystone.auth_options(user, project)
@@ -158,12 +171,13 @@ class Cloud:
         return provider
 
     def _start_our_services(self) -> None:
-        port = self.api_url.rpartition(":")[2]
+        port, database = self.api_url.rpartition(":")[2], self._database()
+        self._engine = sa.create_engine(database, poolclass=sa.NullPool)
         client = self._service_user("cyborg") | {"region_name": keystone.REGION}
         self.configuration = self._write("cyborg-lite.conf", {
             "DEFAULT": {"host": HOST, "transport_url": self._transport_url},
             "api": {"host_ip": "127.0.0.1", "port": port, "auth_strategy": "keystone"},
-            "database": {"connection": self._database()},
+            "database": {"connection": database},
             "keystone_authtoken": self._token_checks("cyborg"),
             "placement": client, "nova": client,
             "agent": {"enabled_drivers": "fake_driver", "resource_provider_name": HOST,
@@ -171,8 +185,7 @@ class Cloud:
                       "state_path": str(self.directory),
                       "device_config_dir": str(self.directory / "devices.d")},
         })
-        upgrade = processes.run([processes.console_script("cyborg-lite-manage"), "--config-file",
-                                 self.configuration, "db", "upgrade"], within_s=READY_LIMIT_S)
+        upgrade = self._manage("db", "upgrade")
         assert upgrade.returncode == 0, upgrade.stderr
         for name in ("conductor", "agent", "api"):
             self.start_service(name)
@@ -190,3 +203,7 @@ class Cloud:
         return self._keep(processes.Process(
             name, [processes.console_script(f"cyborg-lite-{name}"), "--config-file",
                    self.configuration], self.directory / f"{name}.log"))
+
+    def _manage(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return processes.run([processes.console_script("cyborg-lite-manage"), "--config-file",
+                              self.configuration, *command], within_s=READY_LIMIT_S)

@@ -44,7 +44,7 @@ def cloud(client_environments: dict[str, environments.Environment],
           tmp_path_factory: pytest.TempPathFactory, mariadb_server: str,
           folder: Callable[[str], pathlib.Path],
           say: Callable[[str], None]) -> Iterator[clouds.Cloud]:
-    """Run the cloud for the whole session."""
+    """Run the cloud for the whole session; at its end the invariants must hold."""
     with contextlib.ExitStack() as at_end:
         running = clouds.Cloud(
             client_environments["keystone"], tmp_path_factory.mktemp("cloud"),
@@ -52,6 +52,8 @@ def cloud(client_environments: dict[str, environments.Environment],
             at_end.enter_context(servers.rabbitmq_vhost(folder)), say)
         at_end.callback(running.stop)
         yield running
+        checked = running.check()
+        assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 @pytest.fixture
