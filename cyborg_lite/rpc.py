@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How messages travel: the codec, the two buses, the two clients, the server's dispatcher.
+"""How messages travel: the two buses, the two clients, the server's dispatcher.
 
 No business decisions here. A reply is always `{"result": ...}` or `{"error": {...}}`: an error is
 data, so no class name and no traceback of a peer is ever rebuilt from the wire.
@@ -14,27 +14,23 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import dataclasses
 import functools
 import inspect
 import json
 import logging
 import time
-import types
 import typing
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
-from typing import get_args
-from typing import get_origin
 from typing import get_type_hints
 from typing import Protocol
 from typing import TypeVar
-from typing import Union
 
 from oslo_config import cfg
 
 from cyborg_lite import auth
+from cyborg_lite import codec
 from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite.threads import oslo_messaging
@@ -52,72 +48,6 @@ ANSWER_MARGIN_S = 1.0
 """Work must be committed this long before the caller gives up, so that the answer arrives."""
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-# --- codec ------------------------------------------------------------------------------------
-
-
-def encode(value: Any) -> Any:
-    """Turn messages, nested in lists and dicts, into plain JSON values."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: encode(getattr(value, name)) for name in _field_names(type(value))}
-    if isinstance(value, list | tuple):
-        return [encode(item) for item in value]
-    if isinstance(value, dict):
-        return {key: encode(item) for key, item in value.items()}
-    return value
-
-
-def decode(hint: Any, data: Any) -> Any:
-    """Rebuild a value of type `hint` from plain JSON values.
-
-    A field that we don't know is ignored, a missing one takes its default.
-    Raises TypeError when the data does not fit.
-    """
-    return _decoder(hint)(data)
-
-
-@functools.cache
-def _field_names(cls: type) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(cls))
-
-
-@functools.cache
-def _decoder(hint: Any) -> Callable[[Any], Any]:
-    if hint is Any:
-        return lambda data: data
-    if dataclasses.is_dataclass(hint):
-        return _message_decoder(typing.cast(type, hint))
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        inner = _decoder(next(arg for arg in args if arg is not type(None)))
-        return lambda data: None if data is None else inner(data)
-    if origin is list:
-        item = _decoder(args[0])
-        return lambda data: [item(entry) for entry in _checked(list, data)]
-    if origin is dict:
-        item = _decoder(args[1])
-        return lambda data: {key: item(entry) for key, entry in _checked(dict, data).items()}
-    if hint is float:
-        return lambda data: float(_checked((int, float), data))
-    return lambda data: _checked(hint, data)
-
-
-def _message_decoder(cls: type) -> Callable[[Any], Any]:
-    hints = get_type_hints(cls)
-    fields = [(name, _decoder(hints[name])) for name in _field_names(cls)]
-
-    def decode_message(data: Any) -> Any:
-        _checked(dict, data)
-        return cls(**{name: build(data[name]) for name, build in fields if name in data})
-
-    return decode_message
-
-
-def _checked(kind: Any, data: Any) -> Any:
-    if not isinstance(data, kind) or (isinstance(data, bool) and kind is int):
-        raise TypeError(f"expected {kind}, got {type(data).__name__}")
-    return data
-
 
 # --- buses ------------------------------------------------------------------------------------
 
@@ -147,9 +77,9 @@ class Dispatcher:
                 function = self._functions[method]
                 hints = self._hints[method]
                 check_deadline()
-                result = function(**{name: decode(hints[name], value)
+                result = function(**{name: codec.decode(hints[name], value)
                                      for name, value in arguments.items() if name in hints})
-                return {"result": encode(result)}
+                return {"result": codec.encode(result)}
             except errors.Error as error:
                 return {"error": {"slug": error.slug, "detail": error.detail}}
             except Exception:
@@ -291,10 +221,10 @@ def _remote(function: F) -> F:
     @functools.wraps(function)
     def call(self: _Client, *args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(self, *args, **kwargs)
-        arguments = {name: encode(value) for name, value in list(bound.arguments.items())[1:]}
+        arguments = {name: codec.encode(value) for name, value in list(bound.arguments.items())[1:]}
         server = arguments.pop("agent_host", None)
         reply = self.send(function.__name__, server, arguments)
-        return None if returns is type(None) else decode(returns, reply)
+        return None if returns is type(None) else codec.decode(returns, reply)
 
     return typing.cast(F, call)
 

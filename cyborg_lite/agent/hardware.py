@@ -23,6 +23,7 @@ from typing import Protocol
 
 import stevedore
 
+from cyborg_lite import codec
 from cyborg_lite import messages
 from cyborg_lite import rpc
 from cyborg_lite.drivers import base
@@ -245,7 +246,7 @@ def digest_of(devices: Iterable[messages.ReportedDevice], failed_drivers: Sequen
 
 
 def _ordered(device: messages.ReportedDevice) -> dict[str, Any]:
-    data: dict[str, Any] = rpc.encode(device)
+    data: dict[str, Any] = codec.encode(device)
     for deployable in data["deployables"]:
         deployable["handles"] = json.loads(_sorted_json(deployable["handles"]))
         deployable["traits"] = sorted(deployable["traits"])

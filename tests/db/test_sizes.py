@@ -7,7 +7,6 @@ reads a whole table to find its rows.
 
 from __future__ import annotations
 
-
 import pytest
 import sqlalchemy as sa
 

@@ -12,7 +12,7 @@ import pathlib
 
 import pytest
 
-from cyborg_lite import rpc
+from cyborg_lite import codec
 from cyborg_lite.drivers import base
 from cyborg_lite.drivers import fake
 from cyborg_lite.drivers import pci
@@ -37,7 +37,7 @@ def test_a_recorded_machine_is_reported_as_expected(pair: pathlib.Path,
 
     devices = driver.discover()
 
-    assert rpc.encode(devices) == expected["devices"]
+    assert codec.encode(devices) == expected["devices"]
     assert driver.withheld == expected["withheld"]
 
 

@@ -20,6 +20,7 @@ from typing import ClassVar
 
 import pytest
 
+from cyborg_lite import codec
 from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import rpc
@@ -305,8 +306,8 @@ def test_the_digest_is_the_same_for_the_report_that_has_travelled(
         tmp_path: pathlib.Path) -> None:
     found = the_hardware(tmp_path, {"fake": {}}, fake_driver=fake.FakeDriver).discover()
 
-    travelled = rpc.decode(list[messages.ReportedDevice],
-                           json.loads(json.dumps(rpc.encode(found.devices))))
+    travelled = codec.decode(list[messages.ReportedDevice],
+                           json.loads(json.dumps(codec.encode(found.devices))))
 
     assert hardware.digest_of(travelled, []) == found.digest
     assert len(found.digest) == 64
@@ -468,7 +469,7 @@ def test_nothing_more_is_done_once_the_caller_was_told_it_failed(tmp_path: pathl
         def prepare(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
             return machine.prepare(tasks)
 
-    tasks = rpc.encode([a_task("own", "one"), a_task("own", "two")])
+    tasks = codec.encode([a_task("own", "one"), a_task("own", "two")])
     reply = rpc.Dispatcher(Endpoint()).dispatch("prepare", {"deadline": deadline},
                                                 {"tasks": tasks})
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cyborg_lite import codec
 from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import rpc
@@ -22,7 +23,7 @@ MESSAGES = [found for found in vars(messages).values()
 
 
 def round_trip(value: typing.Any) -> typing.Any:
-    return rpc.decode(type(value), json.loads(json.dumps(rpc.encode(value))))
+    return codec.decode(type(value), json.loads(json.dumps(codec.encode(value))))
 
 
 @pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)
@@ -34,23 +35,23 @@ def test_every_message_survives_the_wire(kind: type, data: st.DataObject) -> Non
 
 
 def test_a_field_that_we_do_not_know_is_ignored() -> None:
-    data = rpc.encode(builders.a_handle()) | {"from_the_future": [1]}
+    data = codec.encode(builders.a_handle()) | {"from_the_future": [1]}
 
-    assert rpc.decode(messages.ReportedHandle, data) == builders.a_handle()
+    assert codec.decode(messages.ReportedHandle, data) == builders.a_handle()
 
 
 def test_a_field_that_is_missing_takes_its_default() -> None:
-    data = rpc.encode(builders.a_deployable())
+    data = codec.encode(builders.a_deployable())
     del data["traits"]
 
-    assert rpc.decode(messages.ReportedDeployable, data).traits == []
+    assert codec.decode(messages.ReportedDeployable, data).traits == []
 
 
 @pytest.mark.parametrize("wrong", [None, 3, "text", {"type": 3, "info": {}}, {"type": "PCI"},
                                    {"type": "PCI", "info": []}])
 def test_data_that_does_not_fit_is_refused(wrong: object) -> None:
     with pytest.raises(TypeError):
-        rpc.decode(messages.ReportedHandle, wrong)
+        codec.decode(messages.ReportedHandle, wrong)
 
 
 class Endpoint:

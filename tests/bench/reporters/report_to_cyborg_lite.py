@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Any
 
+from cyborg_lite import codec
 from cyborg_lite import config
 from cyborg_lite import errors
 from cyborg_lite import messages
@@ -21,7 +22,7 @@ TIMEOUT_S = 60
 
 def report(host: str, devices: int, changed: int) -> messages.HostReport:
     found = [device(number, number < changed) for number in range(devices)]
-    digest = hashlib.sha256(json.dumps(rpc.encode(found), sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(codec.encode(found), sort_keys=True).encode()).hexdigest()
     return messages.HostReport(host=host, resource_provider_name=host, digest=digest,
                                devices=found, drivers=["fake_driver"])
 
