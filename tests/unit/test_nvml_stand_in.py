@@ -507,13 +507,9 @@ def test_any_call_can_be_the_one_that_fails(boot: Boot, nth: int) -> None:
     host = boot(A100)
 
     with host.failing(f"*:{nth}=10"):
-        done = 0
-        with pytest.raises(pynvml.NVMLError) as error:
-            for _ in range(6):
-                pynvml.nvmlDeviceGetCount()
-                done += 1
+        codes = [_try(pynvml.nvmlDeviceGetCount) for _ in range(5)]
 
-    assert (error.value.value, done) == (10, nth - 1)
+    assert codes == [10 if at == nth else 0 for at in range(1, 6)]
 
 
 CREATES = """
