@@ -127,6 +127,7 @@ class Conductor:
         """Take no new calls, finish the work in hand, close the database."""
         if self._stop_serving is not None:
             self._stop_serving()
+        self.placement_sync.stop()
         for timer in self._timers:
             timer.stop()
         self._pool.shutdown(wait=True)
