@@ -14,7 +14,8 @@ import pynvml
 from cyborg_lite import layout_plans
 from cyborg_lite import layouts
 
-PROFILE_INDEXES = range(pynvml.NVML_GPU_INSTANCE_PROFILE_COUNT)
+PROFILE_INDEXES = range(64)
+"""More than there are: a new driver has profiles that an old binding has no name for."""
 
 
 def profile_infos(card: Any) -> dict[int, Any]:
@@ -77,7 +78,7 @@ def fill(instance: Any) -> Any:
     """Create the one compute instance that takes the whole GPU instance."""
     profile_id = pynvml.nvmlGpuInstanceGetInfo(instance).profileId
     card = pynvml.nvmlGpuInstanceGetInfo(instance).device
-    slices = pynvml.nvmlDeviceGetGpuInstanceProfileInfoById(card, profile_id).sliceCount
+    slices = next(one.sliceCount for one in profile_infos(card).values() if one.id == profile_id)
     for index in range(pynvml.NVML_COMPUTE_INSTANCE_PROFILE_COUNT):
         try:
             info = pynvml.nvmlGpuInstanceGetComputeInstanceProfileInfo(instance, index, 0)

@@ -471,7 +471,8 @@ def test_mixed_sizes_lie_in_placements(boot: Boot) -> None:
     pynvml.nvmlDeviceSetVgpuHeterogeneousMode(handle, 1)
     host.happen("vgpu", value=ids["H100-40C"])
 
-    free = pynvml.nvmlDeviceGetVgpuTypeCreatablePlacements(handle, ids["H100-8C"])
+    # bindings before 13.615 have two fields of the first version of this struct in wrong order
+    free = pynvml.nvmlDeviceGetVgpuTypeCreatablePlacements(handle, ids["H100-8C"], version=2)
 
     assert (free.placementSize, free.placementIds[:free.count]) == (2, [8, 10, 12, 14])
     assert pynvml.nvmlVgpuTypeGetMaxInstances(handle, ids["H100-8C"]) == 8
