@@ -10,6 +10,7 @@ nobody writes stubs:
 
 * `Driver`: discover the devices of the host. It changes nothing.
 * `PreparesHandles`: host work before a handle can be attached, and before it is given on.
+* `ArrangesDevices`: makes the host as its device files wish, before each discovery.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from typing import Any
 from typing import ClassVar
 
 from cyborg_lite import messages
+from cyborg_lite.drivers import device_config
+from cyborg_lite.drivers import privileged
 from cyborg_lite.drivers import sysfs
+from cyborg_lite.drivers import usage
 
 
 class ConfigurationError(ValueError):
@@ -29,19 +33,50 @@ class ConfigurationError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Problem:
+    """What an administrator should mend, and how; the pre-flight shows it.
+
+    A device that is rightly in use is no problem: it is `withheld`.
+    """
+
+    what: str
+    hint: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Environment:
     """What a driver may know of its host.
 
-    sysfs: the one reader of sysfs. It belongs to `discover`; `prepare` and `clean`, which run in
-        other threads, use `sysfs.fresh()`.
+    sysfs: the one reader of sysfs. It belongs to `discover` and `arrange`; `prepare` and `clean`,
+        which run in other threads, use `sysfs.fresh()`.
     options: the values of the driver's own configuration groups, group by group.
     claimed: PCI addresses that a driver named earlier in `enabled_drivers` reports; filled by
         the agent before each discovery.
+    devices: what the operator's device files say to this driver.
+    proc_root, dev_root, state_path: procfs, device nodes, and where the agent keeps state.
+    checking: this is the pre-flight. It writes nothing, and mediated devices that exist are
+        somebody else's.
+    host: the only way to change something. use: what the host does with its functions; other
+        threads than that of `discover` take `use.fresh()`. Both are made from the rest.
     """
 
     sysfs: sysfs.Sysfs
     options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     claimed: set[str] = dataclasses.field(default_factory=set)
+    devices: device_config.DeviceConfig = dataclasses.field(
+        default_factory=device_config.DeviceConfig)
+    proc_root: str = "/proc"
+    dev_root: str = "/dev"
+    state_path: str = "/var/lib/cyborg-lite"
+    checking: bool = False
+    host: privileged.Host = dataclasses.field(default=None)  # type: ignore[assignment]
+    use: usage.HostUse = dataclasses.field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.host is None:
+            object.__setattr__(self, "host", privileged.Host(self.sysfs.root))
+        if self.use is None:
+            object.__setattr__(self, "use", usage.HostUse(self.sysfs, self.proc_root))
 
 
 class Driver(abc.ABC):
@@ -54,14 +89,28 @@ class Driver(abc.ABC):
     option_groups: ClassVar[tuple[str, ...]] = ()
     """Groups of the configuration whose values the agent puts into `Environment.options`."""
 
+    aliases: ClassVar[tuple[str, ...]] = ()
+    """Other names under which device files may speak of this driver."""
+
+    entry_keys: ClassVar[frozenset[str]] = device_config.KEYS
+    """Keys of a device file's entry that mean something to this driver, beside `match`."""
+
+    offers: ClassVar[frozenset[str]] = frozenset(device_config.OFFERS)
+    cleans: ClassVar[frozenset[str]] = frozenset(device_config.CLEANS)
+    """Values of `offer` and of `clean` that it can follow; any other is refused with its place."""
+
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
         self.withheld: dict[str, str] = {}
         """Addresses that the last `discover` looked at and did not offer, with the reason."""
+        self.problems: list[Problem] = []
+        """What the last `discover` found that an administrator should mend."""
 
     @abc.abstractmethod
     def discover(self) -> list[messages.ReportedDevice]:
-        """Return every device that can be offered now, in a stable order; set `withheld`.
+        """Return every device that can be offered now, in a stable order.
+
+        Sets `withheld` and `problems`.
 
         `ReportedDevice.driver` is filled in by the agent. An exception costs this driver's
         devices only: they are taken as unknown, not as gone.
@@ -71,9 +120,12 @@ class Driver(abc.ABC):
 class PreparesHandles(abc.ABC):
     """Host work around a handle. Both functions may be repeated without harm.
 
-    Every deployable of such a driver needs both, unless the driver sets `prepares` or `cleans`
-    on it itself.
+    Every deployable of such a driver needs both, unless the driver says otherwise: by setting
+    `prepares` or `cleans` on it, or by `knows_steps`, with which what it set is always meant.
     """
+
+    knows_steps: ClassVar[bool] = False
+    """The driver sets `prepares` and `cleans` itself; with both False neither step is needed."""
 
     @abc.abstractmethod
     def prepare(self, task: messages.HandleTask) -> None:
@@ -82,3 +134,15 @@ class PreparesHandles(abc.ABC):
     @abc.abstractmethod
     def clean(self, task: messages.HandleTask) -> None:
         """Take down what `prepare` made and leave nothing of the tenant. Raises when not done."""
+
+
+class ArrangesDevices(abc.ABC):
+    """Makes the host as the driver's device files and options wish, such as `num_vfs`."""
+
+    @abc.abstractmethod
+    def arrange(self) -> bool:
+        """Change what is not as wished and in nobody's use; return whether anything was changed.
+
+        Called before each discovery, in its thread and pass, never by the pre-flight: with all as
+        wished it must do nothing. Raises when a wish can't be met; the discovery goes on.
+        """

@@ -13,15 +13,12 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from typing import Any
 
-import os_resource_classes
-import os_traits
-
 from cyborg_lite.drivers import base
+from cyborg_lite.drivers import placement_names
 from cyborg_lite.drivers import sysfs
 
 OPTION = "[pci] device_spec"
 ANY = "*"
-NAME_LENGTH = 255
 
 _PARTS = ("domain", "bus", "slot", "function")
 _LIMITS = {"domain": 0xffffffff, "bus": 0xff, "slot": 0x1f, "function": 7}
@@ -185,8 +182,10 @@ def _resource_class(value: Any) -> str | None:
         return None
     if not isinstance(value, str) or not value.strip():
         raise _Wrong(f"resource_class must be text, found {value!r}")
-    name = value.strip().upper()
-    return name if name in os_resource_classes.STANDARDS else _custom(name, "resource_class")
+    try:
+        return placement_names.resource_class(value)
+    except ValueError as error:
+        raise _Wrong(f"resource_class {error}") from error
 
 
 def _traits(value: Any) -> tuple[str, ...]:
@@ -196,16 +195,7 @@ def _traits(value: Any) -> tuple[str, ...]:
         return ()
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         raise _Wrong(f"traits must be names separated by commas, or a list; found {value!r}")
-    names = (item.strip().upper() for item in items if item.strip())
-    standard = frozenset(os_traits.get_traits())
-    return tuple(sorted({name if name in standard else _custom(name, "traits")
-                         for name in names}))
-
-
-def _custom(name: str, key: str) -> str:
-    # an upper-case form of a letter may lie outside A-Z; such a letter becomes _ as well
-    plain = re.sub(r"[^A-Z0-9_]", "_", name.removeprefix("CUSTOM_"))
-    if not plain.strip("_") or len(plain) + len("CUSTOM_") > NAME_LENGTH:
-        raise _Wrong(f"{key} {name!r} is no name that Placement takes: letters, digits and _, "
-                     f"at most {NAME_LENGTH} with CUSTOM_")
-    return f"CUSTOM_{plain}"
+    try:
+        return placement_names.traits(items)
+    except ValueError as error:
+        raise _Wrong(f"traits {error}") from error

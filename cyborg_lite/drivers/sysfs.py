@@ -65,12 +65,13 @@ class PciFunction:
 class Sysfs:
     """Reads what is below `root`; remembers it until `begin_pass`. Not for two threads at once.
 
-    operations: files, links and directories opened in this pass.
+    operations: files, links and directories opened in this pass. passes: how often it forgot.
     """
 
     def __init__(self, root: str = "/sys") -> None:
         self.root = os.path.realpath(root)
         self.operations = 0
+        self.passes = 0
         self._forget()
 
     def _forget(self) -> None:
@@ -82,6 +83,7 @@ class Sysfs:
     def begin_pass(self) -> None:
         """Forget everything read so far: what is asked from now on is read again."""
         self.operations = 0
+        self.passes += 1
         self._forget()
 
     def fresh(self) -> Sysfs:
@@ -249,6 +251,11 @@ class Sysfs:
         if value and re.fullmatch(r"[0-9A-Fa-f]{1,6}", value):
             return value.lower().rjust(6, "0")
         return _hex(self.number(f"{path}/class"), 6) or "000000"
+
+
+def is_vfio(driver: str | None) -> bool:
+    """Say whether this driver hands its functions to guests, vfio-pci or a vendor's variant."""
+    return driver is not None and driver.endswith(("vfio-pci", "vfio_pci"))
 
 
 def address_key(address: str) -> tuple[int, ...]:
