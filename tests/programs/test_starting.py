@@ -6,15 +6,18 @@ from __future__ import annotations
 import pathlib
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
+
+from tests.fixtures import processes
 
 PROGRAMS = ("cyborg-lite-agent", "cyborg-lite-api", "cyborg-lite-conductor",
             "cyborg-lite-manage", "cyborg-lite-standalone", "cyborg-lite-status")
 SERVING = tuple(name for name in PROGRAMS if name.rpartition("-")[2] in (
     "agent", "api", "conductor", "standalone"))
+
+PATIENCE_S = 60
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -27,17 +30,15 @@ def run(tmp_path: pathlib.Path) -> Run:
         path = tmp_path / "test.conf"
         path.write_text(f"{configuration}\n[database]\nconnection = "
                         f"sqlite:///{tmp_path}/test.sqlite\n")
-        return subprocess.run(
-            [pathlib.Path(sys.executable).with_name(name), "--config-file", path, *arguments],
-            capture_output=True, text=True, timeout=60, cwd=tmp_path)
+        return processes.run([processes.console_script(name), "--config-file", path, *arguments],
+                             within_s=PATIENCE_S)
     return run_program
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_every_program_explains_itself(name: str, option: str) -> None:
-    done = subprocess.run([pathlib.Path(sys.executable).with_name(name), option],
-                          capture_output=True, text=True, timeout=60)
+    done = processes.run([processes.console_script(name), option], within_s=PATIENCE_S)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip()
@@ -108,9 +109,9 @@ def test_a_port_that_is_taken_is_said_in_one_line(run: Run) -> None:
 
 
 def test_a_configuration_file_that_does_not_exist_is_said_in_one_line() -> None:
-    done = subprocess.run(
-        [pathlib.Path(sys.executable).with_name("cyborg-lite-agent"), "--config-file",
-         "/nowhere/x.conf"], capture_output=True, text=True, timeout=60)
+    done = processes.run(
+        [processes.console_script("cyborg-lite-agent"), "--config-file", "/nowhere/x.conf"],
+        within_s=PATIENCE_S)
 
     assert done.returncode == 1
     assert done.stderr.startswith("cyborg-lite-agent: ")
@@ -119,9 +120,9 @@ def test_a_configuration_file_that_does_not_exist_is_said_in_one_line() -> None:
 
 
 def test_a_conductor_without_a_database_says_which_option_is_missing() -> None:
-    done = subprocess.run(
-        [pathlib.Path(sys.executable).with_name("cyborg-lite-conductor"), "--config-file",
-         "/dev/null"], capture_output=True, text=True, timeout=60)
+    done = processes.run(
+        [processes.console_script("cyborg-lite-conductor"), "--config-file", "/dev/null"],
+        within_s=PATIENCE_S)
 
     assert done.returncode == 1
     assert "[database] connection is not set" in done.stderr

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cyborg-lite-manage and cyborg-lite-status on a database of their own."""
+
+from __future__ import annotations
+
+import datetime
+import pathlib
+import subprocess
+from collections.abc import Callable
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+
+from cyborg_lite.db import models
+from cyborg_lite.db import session
+from tests.fixtures import builders
+from tests.fixtures import processes
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run(tmp_path: pathlib.Path) -> Run:
+    """Run a command of one of the two programs on an SQLite file."""
+    path = tmp_path / "test.conf"
+    path.write_text(f"[database]\nconnection = sqlite:///{tmp_path}/test.sqlite\n")
+
+    def run_command(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return processes.run([processes.console_script(f"cyborg-lite-{program}"),
+                              f"--config-file={path}", *arguments], within_s=60)
+    return run_command
+
+
+@pytest.fixture
+def database(tmp_path: pathlib.Path, run: Run) -> Iterator[session.Database]:
+    """The file that the commands work on, with the tables as the migrations make them."""
+    assert run("manage", "db", "upgrade").returncode == 0
+    opened = session.Database(f"sqlite:///{tmp_path}/test.sqlite")
+    yield opened
+    opened.dispose()
+
+
+def test_db_upgrade_makes_the_schema_and_says_what_it_did(run: Run) -> None:
+    before = run("manage", "db", "version")
+    first = run("manage", "db", "upgrade")
+    second = run("manage", "db", "upgrade")
+
+    assert (before.returncode, before.stdout) == (0, "empty\n")
+    assert (first.returncode, first.stdout) == (0, "empty -> 0001\n")
+    assert (second.returncode, second.stdout) == (0, "0001: nothing to do\n")
+
+
+def test_the_upgrade_check_fails_before_the_upgrade_and_passes_after_it(run: Run) -> None:
+    before = run("status", "upgrade", "check")
+    run("manage", "db", "upgrade")
+    after = run("status", "upgrade", "check")
+
+    assert before.returncode == 2
+    assert "cyborg-lite-manage db" in before.stdout
+    assert after.returncode == 0
+
+
+def test_check_finds_nothing_in_an_order_that_is_right(run: Run,
+                                                       database: session.Database) -> None:
+    builders.store(database, builders.a_report())
+
+    done = run("manage", "check")
+
+    assert (done.returncode, done.stdout) == (0, "0 findings\n")
+
+
+def test_check_names_a_handle_that_nobody_holds_and_ends_with_1(
+        run: Run, database: session.Database) -> None:
+    builders.store(database, builders.a_report())
+    with database.writing() as connection:
+        handle = connection.scalar(sa.select(models.attach_handles.c.uuid).limit(1))
+        connection.execute(sa.update(models.attach_handles)
+                           .where(models.attach_handles.c.uuid == handle)
+                           .values(state="in_use"))
+
+    done = run("manage", "check")
+
+    assert done.returncode == 1
+    assert f"invariant 1: handle {handle} is in_use and belongs to no ARQ" in done.stdout
+    assert done.stdout.endswith("1 findings\n")
+
+
+def test_check_of_an_empty_database_says_what_to_run(run: Run) -> None:
+    done = run("manage", "check")
+
+    assert done.returncode == 1
+    assert "cyborg-lite-manage db upgrade" in done.stderr
+
+
+def test_purge_deletes_hosts_that_are_silent_and_empty_and_no_others(
+        run: Run, database: session.Database) -> None:
+    long_ago = session.now() - datetime.timedelta(days=60)
+    builders.store(database, builders.a_report(host="with-devices"))
+    builders.store(database, builders.a_report(host="silent", devices=[]))
+    builders.store(database, builders.a_report(host="alive", devices=[]))
+    with database.writing() as connection:
+        connection.execute(sa.update(models.hosts).values(
+            synced_generation=models.hosts.c.generation))
+        connection.execute(sa.update(models.hosts).where(models.hosts.c.name != "alive").values(
+            last_seen=long_ago, updated_at=long_ago, created_at=long_ago))
+
+    dry = run("manage", "db", "purge", "--dry-run")
+    wet = run("manage", "db", "purge")
+
+    assert (dry.returncode, dry.stdout) == (0, "silent\n1 hosts would be deleted\n")
+    assert (wet.returncode, wet.stdout) == (0, "silent\n1 hosts deleted\n")
+    with database.reading() as connection:
+        assert sorted(connection.scalars(sa.select(models.hosts.c.name))) == [
+            "alive", "with-devices"]
+
+
+def test_a_database_that_is_away_is_said_in_one_line(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "test.conf"
+    path.write_text("[database]\nconnection = mysql://nobody@127.0.0.1:1/none\nmax_retries = 0\n")
+
+    done = processes.run([processes.console_script("cyborg-lite-manage"),
+                          f"--config-file={path}", "db", "version"], within_s=60)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("cyborg-lite-manage: ")
+    assert "Traceback" not in done.stderr
