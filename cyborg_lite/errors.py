@@ -17,7 +17,9 @@ Error (500)
  |   |- InUse                something still refers to it
  |   |- Duplicate            name, uuid or key is taken
  |   |- BindFailed           known before the answer: no handle, wrong host, disabled
+ |   |- ChangedMeanwhile     somebody else changed it since it was read
  |   |- NotProgrammable
+ |- PreconditionFailed (412)  If-Match or a test operation does not hold
  |- TooLarge (413)
  |- NotJson (415)
  |- NotResolved (423)        `bind_state=resolved` while a bind is under way
@@ -99,8 +101,16 @@ class BindFailed(Conflict):
     slug, title = "bind-failed", "The bind failed"
 
 
+class ChangedMeanwhile(Conflict):
+    slug, title = "changed-meanwhile", "It was changed meanwhile"
+
+
 class NotProgrammable(Conflict):
     slug, title = "not-programmable", "This deployable cannot be programmed"
+
+
+class PreconditionFailed(Error):
+    status, slug, title = 412, "precondition-failed", "A precondition does not hold"
 
 
 class TooLarge(Error):

@@ -45,12 +45,30 @@ class Arq:
 
 
 @message
+class Page:
+    """Which part of a list, in which order.
+
+    limit: at most so many entries; None for all. marker: uuid of the entry before the first.
+    sort: pairs of key and asc or desc; entries that are equal in all keys come oldest first.
+    """
+
+    limit: int | None = None
+    marker: str | None = None
+    sort: list[list[str]] = field(default_factory=list)
+
+
+@message
 class ArqQuery:
     """Which ARQs to list; what is None does not restrict. `project_id` is the caller's scope."""
 
     project_id: str | None = None
     instance_uuid: str | None = None
     states: list[str] | None = None
+    instance_uuids: list[str] | None = None
+    hostname: str | None = None
+    device_profile_name: str | None = None
+    device_rp_uuid: str | None = None
+    page: Page | None = None
 
 
 @message
@@ -72,6 +90,7 @@ class DeviceProfile:
     """Named list of groups that an operator offers.
 
     groups: one mapping a group, keys `resources:CLASS`, `trait:NAME` or `accel:KEY`.
+    generation: raised by every update; an update names the one that it has read.
     """
 
     uuid: str
@@ -80,6 +99,49 @@ class DeviceProfile:
     groups: list[dict[str, str]] = field(default_factory=list)
     created_at: str | None = None
     updated_at: str | None = None
+    generation: int = 0
+
+
+@message
+class GroupUsage:
+    """What the cloud holds for one group of a device profile.
+
+    arqs: ARQs of the group by state. providers, hosts: how many could serve it. total: handles;
+    reserved: not to be handed out now and held by nobody; used: held by an ARQ; free: the rest.
+    """
+
+    arqs: dict[str, int]
+    providers: int
+    hosts: int
+    total: int
+    reserved: int
+    used: int
+    free: int
+
+
+@message
+class HandleCounts:
+    """Attach handles of a deployable, by state; reserved and in_use are held by an ARQ."""
+
+    total: int = 0
+    free: int = 0
+    reserved: int = 0
+    in_use: int = 0
+    cleaning: int = 0
+    failed: int = 0
+    missing: int = 0
+
+
+@message
+class DeployablePart:
+    """A deployable as part of its device's detail."""
+
+    uuid: str
+    name: str
+    resource_class: str | None
+    traits: list[str]
+    rp_uuid: str | None
+    attach_handles: HandleCounts
 
 
 @message
@@ -96,6 +158,13 @@ class Device:
     status: str
     created_at: str | None = None
     updated_at: str | None = None
+    driver_name: str | None = None
+    pci_address: str | None = None
+    numa_node: int | None = None
+    host_state: str | None = None
+    status_reason: str | None = None
+    disabled_at: str | None = None
+    deployables: list[DeployablePart] | None = None
 
 
 @message
@@ -105,6 +174,7 @@ class DeviceQuery:
     type: str | None = None
     vendor: str | None = None
     hostname: str | None = None
+    page: Page | None = None
 
 
 @message
@@ -134,6 +204,7 @@ class DeployableQuery:
     """Which deployables to list; what is None does not restrict."""
 
     name: str | None = None
+    page: Page | None = None
 
 
 @message

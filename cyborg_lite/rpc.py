@@ -6,6 +6,8 @@ data, so no class name and no traceback of a peer is ever rebuilt from the wire.
 
 History (each change of a method or a message adds a line and raises the minor number):
 
+1.1  update_device_profile, show_profile_usage, show_device_parts, clean_device; pages of lists;
+     a reason for disabling.
 1.0  device profiles, ARQs with bind and unbind, devices, deployables, attributes, heartbeat and
      report to the conductor; prepare and clean to the agent.
 """
@@ -37,7 +39,7 @@ from cyborg_lite.threads import oslo_messaging
 
 LOG = logging.getLogger(__name__)
 
-VERSION = "1.0"
+VERSION = "1.1"
 CONDUCTOR_TOPIC = "cyborg_lite.conductor"
 AGENT_TOPIC = "cyborg_lite.agent"
 
@@ -257,7 +259,19 @@ class ConductorClient(_Client):
         raise NotImplementedError
 
     @_remote
-    def list_device_profiles(self, names: list[str] | None) -> list[messages.DeviceProfile]:
+    def list_device_profiles(self, names: list[str] | None,
+                             page: messages.Page | None = None) -> list[messages.DeviceProfile]:
+        raise NotImplementedError
+
+    @_remote
+    def update_device_profile(self, profile: messages.DeviceProfile) -> messages.DeviceProfile:
+        """NotFound, ChangedMeanwhile by its generation, InUse for a new name, Duplicate."""
+        raise NotImplementedError
+
+    @_remote
+    def show_profile_usage(self, profile: messages.DeviceProfile,
+                           project_id: str | None) -> list[messages.GroupUsage]:
+        """One entry a group; with `project_id` its ARQs alone are counted. NotFound."""
         raise NotImplementedError
 
     @_remote
@@ -318,7 +332,17 @@ class ConductorClient(_Client):
         raise NotImplementedError
 
     @_remote
-    def set_device_status(self, uuid: str, status: str) -> None:
+    def show_device_parts(self, uuid: str) -> list[messages.DeployablePart]:
+        """The deployables of a device, with their handles by state."""
+        raise NotImplementedError
+
+    @_remote
+    def clean_device(self, uuid: str) -> None:
+        """Have the failed handles of a device cleaned again; NotFound."""
+        raise NotImplementedError
+
+    @_remote
+    def set_device_status(self, uuid: str, status: str, reason: str | None = None) -> None:
         """status: enabled or maintaining. Repeating is harmless; NotFound."""
         raise NotImplementedError
 
@@ -336,8 +360,8 @@ class ConductorClient(_Client):
         raise NotImplementedError
 
     @_remote
-    def list_attributes(self, deployable_id: int | None,
-                        key: str | None) -> list[messages.Attribute]:
+    def list_attributes(self, deployable_id: int | None, key: str | None,
+                        page: messages.Page | None = None) -> list[messages.Attribute]:
         raise NotImplementedError
 
     @_remote

@@ -23,6 +23,14 @@ def create(database: session.Database, profile: messages.DeviceProfile) -> messa
     return stored
 
 
+def update(database: session.Database, profile: messages.DeviceProfile) -> messages.DeviceProfile:
+    """Store a profile over the generation that was read; running instances keep their group."""
+    stored = device_profiles.update(database, profile)
+    LOG.info("device_profile=%s name=%s updated to generation %d", stored.uuid, stored.name,
+             stored.generation)
+    return stored
+
+
 def delete(database: session.Database, uuids: list[str], names: list[str]) -> None:
     """Delete those that can go; InUse or NotFound names the rest."""
     missing, used = device_profiles.delete(database, uuids, names)

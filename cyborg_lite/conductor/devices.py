@@ -7,6 +7,7 @@ import logging
 
 from cyborg_lite import errors
 from cyborg_lite import messages
+from cyborg_lite.db import device_detail
 from cyborg_lite.db import devices
 from cyborg_lite.db import session
 
@@ -15,14 +16,23 @@ LOG = logging.getLogger(__name__)
 STATUSES = ("enabled", "maintaining")
 
 
-def set_status(database: session.Database, uuid: str, status: str) -> bool:
+def set_status(database: session.Database, uuid: str, status: str,
+               reason: str | None = None) -> bool:
     """Enable or disable; Placement follows by the sync. Returns whether anything changed."""
     if status not in STATUSES:
         raise errors.Invalid(f"Device status {status!r} is none of {', '.join(STATUSES)}.")
-    changed = devices.set_status(database, uuid, status)
+    changed = devices.set_status(database, uuid, status, reason)
     if changed:
-        LOG.info("device=%s %s", uuid, status)
+        LOG.info("device=%s %s%s", uuid, status, f": {reason}" if reason else "")
     return changed
+
+
+def clean_again(database: session.Database, uuid: str) -> int:
+    """Have failed handles cleaned again; returns how many. NotFound."""
+    devices.get_device(database, uuid)
+    number = device_detail.clean_again(database, uuid)
+    LOG.info("device=%s %d failed handles are cleaned again", uuid, number)
+    return number
 
 
 def program(database: session.Database, uuid: str, image_uuid: str) -> messages.Deployable:

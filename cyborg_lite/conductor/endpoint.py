@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 
 from cyborg_lite import messages
@@ -12,20 +13,22 @@ from cyborg_lite.conductor import device_profiles
 from cyborg_lite.conductor import devices
 from cyborg_lite.conductor import inventory
 from cyborg_lite.db import arqs as arq_rows
+from cyborg_lite.db import device_detail
 from cyborg_lite.db import device_profiles as profile_rows
 from cyborg_lite.db import devices as device_rows
 from cyborg_lite.db import session
+from cyborg_lite.db import usage
 
 
 class Endpoint:
     """Each function is described at its namesake in `rpc.ConductorClient`."""
 
     def __init__(self, database: session.Database, binder: arqs.Binder,
-                 wake_sync: Callable[[], None], write_last_seen_every_s: float) -> None:
+                 wake_sync: Callable[[], None], service_down_s: float) -> None:
         self._database = database
         self._binder = binder
         self._wake_sync = wake_sync
-        self._write_last_seen_every_s = write_last_seen_every_s
+        self._service_down_s = service_down_s
 
     @rpc.exposed
     def ping(self) -> None:
@@ -36,8 +39,18 @@ class Endpoint:
         return device_profiles.create(self._database, profile)
 
     @rpc.exposed
-    def list_device_profiles(self, names: list[str] | None) -> list[messages.DeviceProfile]:
-        return profile_rows.list_profiles(self._database, names)
+    def list_device_profiles(self, names: list[str] | None,
+                             page: messages.Page | None = None) -> list[messages.DeviceProfile]:
+        return profile_rows.list_profiles(self._database, names, page)
+
+    @rpc.exposed
+    def update_device_profile(self, profile: messages.DeviceProfile) -> messages.DeviceProfile:
+        return device_profiles.update(self._database, profile)
+
+    @rpc.exposed
+    def show_profile_usage(self, profile: messages.DeviceProfile,
+                           project_id: str | None) -> list[messages.GroupUsage]:
+        return usage.of_profile(self._database, profile, project_id)
 
     @rpc.exposed
     def get_device_profile(self, uuid: str | None, name: str | None) -> messages.DeviceProfile:
@@ -78,15 +91,28 @@ class Endpoint:
 
     @rpc.exposed
     def list_devices(self, query: messages.DeviceQuery) -> list[messages.Device]:
-        return device_rows.list_devices(self._database, query)
+        return device_rows.list_devices(self._database, query, self._down_before())
 
     @rpc.exposed
     def get_device(self, uuid: str) -> messages.Device:
-        return device_rows.get_device(self._database, uuid)
+        return device_rows.get_device(self._database, uuid, self._down_before())
+
+    def _down_before(self) -> datetime.datetime:
+        return session.now() - datetime.timedelta(seconds=self._service_down_s)
 
     @rpc.exposed
-    def set_device_status(self, uuid: str, status: str) -> None:
-        if devices.set_status(self._database, uuid, status):
+    def show_device_parts(self, uuid: str) -> list[messages.DeployablePart]:
+        return device_detail.parts(self._database, uuid)
+
+    @rpc.exposed
+    def clean_device(self, uuid: str) -> None:
+        if devices.clean_again(self._database, uuid):
+            self._binder.wake_cleaning()
+            self._wake_sync()
+
+    @rpc.exposed
+    def set_device_status(self, uuid: str, status: str, reason: str | None = None) -> None:
+        if devices.set_status(self._database, uuid, status, reason):
             self._wake_sync()
 
     @rpc.exposed
@@ -102,9 +128,9 @@ class Endpoint:
         return devices.program(self._database, uuid, image_uuid)
 
     @rpc.exposed
-    def list_attributes(self, deployable_id: int | None,
-                        key: str | None) -> list[messages.Attribute]:
-        return device_rows.list_attributes(self._database, deployable_id, key)
+    def list_attributes(self, deployable_id: int | None, key: str | None,
+                        page: messages.Page | None = None) -> list[messages.Attribute]:
+        return device_rows.list_attributes(self._database, deployable_id, key, page)
 
     @rpc.exposed
     def get_attribute(self, uuid: str) -> messages.Attribute:
@@ -123,7 +149,7 @@ class Endpoint:
 
     @rpc.exposed
     def heartbeat(self, beat: messages.Heartbeat) -> messages.HeartbeatReply:
-        return inventory.heartbeat(self._database, beat, self._write_last_seen_every_s)
+        return inventory.heartbeat(self._database, beat, self._service_down_s / 4)
 
     @rpc.exposed
     def report(self, report: messages.HostReport) -> None:

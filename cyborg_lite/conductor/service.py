@@ -104,7 +104,7 @@ class Conductor:
             lease_s=options.agent_rpc_timeout + LEASE_MARGIN_S)
         self.endpoint = endpoint.Endpoint(
             self.database, self.binder, self._sync_timer.wake,
-            write_last_seen_every_s=options.service_down_time / 4)
+            service_down_s=options.service_down_time)
         self._timers = (
             self._sync_timer, self._cleaning_timer,
             Timer("nova events", LOOK_FOR_DUE_EVERY_S, self.nova_events.run_once),

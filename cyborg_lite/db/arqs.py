@@ -20,6 +20,7 @@ from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import states
 from cyborg_lite.db import models
+from cyborg_lite.db import paging
 from cyborg_lite.db import services
 from cyborg_lite.db import session
 
@@ -81,21 +82,28 @@ _WITH_HANDLE = (
               T.c.created_at, T.c.updated_at, H.c.uuid.label("handle_uuid"),
               H.c.type.label("handle_type"), H.c.info.label("handle_info"))
     .select_from(T.outerjoin(H, sa.and_(H.c.arq_uuid == T.c.uuid,
-                                        H.c.state.in_(_SHOWN_HANDLE_STATES))))
-    .order_by(T.c.id))
+                                        H.c.state.in_(_SHOWN_HANDLE_STATES)))))
+
+ORDER = paging.Order(T, {"uuid": T.c.uuid, "state": T.c.state,
+                         "device_profile_name": T.c.device_profile_name})
 
 
 def list_arqs(database: session.Database, query: messages.ArqQuery) -> list[messages.Arq]:
-    """The ARQs that fit, oldest first."""
+    """The ARQs that fit, oldest first unless the page says otherwise."""
     statement = _WITH_HANDLE
-    if query.project_id is not None:
-        statement = statement.where(T.c.project_id == query.project_id)
-    if query.instance_uuid is not None:
-        statement = statement.where(T.c.instance_uuid == query.instance_uuid)
-    if query.states is not None:
-        statement = statement.where(T.c.state.in_(query.states))
+    for column, value in ((T.c.project_id, query.project_id),
+                          (T.c.instance_uuid, query.instance_uuid),
+                          (T.c.hostname, query.hostname),
+                          (T.c.device_profile_name, query.device_profile_name),
+                          (T.c.device_rp_uuid, query.device_rp_uuid)):
+        if value is not None:
+            statement = statement.where(column == value)
+    for column, values in ((T.c.state, query.states), (T.c.instance_uuid, query.instance_uuids)):
+        if values is not None:
+            statement = statement.where(column.in_(values))
     with database.reading() as connection:
-        return [_message(row) for row in connection.execute(statement).mappings()]
+        found = connection.execute(paging.paged(connection, statement, ORDER, query.page))
+        return [_message(row) for row in found.mappings()]
 
 
 def get(database: session.Database, arq_uuid: str, project_id: str | None) -> messages.Arq:

@@ -13,6 +13,7 @@ from oslo_db import exception as db_exc
 from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite.db import models
+from cyborg_lite.db import paging
 from cyborg_lite.db import session
 
 T = models.device_profiles
@@ -23,25 +24,66 @@ def create(database: session.Database, profile: messages.DeviceProfile) -> messa
     """Store a new profile; Duplicate when its name or uuid is taken."""
     moment = session.now()
     values = {"uuid": profile.uuid, "name": profile.name, "description": profile.description,
-              "groups": session.to_json(profile.groups), "created_at": moment, "updated_at": None}
+              "groups": session.to_json(profile.groups), "generation": 0, "created_at": moment,
+              "updated_at": None}
     try:
         with database.writing() as connection:
             connection.execute(sa.insert(T), values)
     except db_exc.DBDuplicateEntry as error:
-        raise errors.Duplicate(
-            f"A device profile with name {profile.name} or uuid {profile.uuid} exists already; "
-            "choose another, or delete that one first.") from error
+        raise _taken(profile) from error
     return _message(values)
 
 
-def list_profiles(database: session.Database,
-                  names: Sequence[str] | None) -> list[messages.DeviceProfile]:
-    """All profiles, or those with one of the names, oldest first."""
-    query = sa.select(T).order_by(T.c.id)
+@session.retrying
+def update(database: session.Database, profile: messages.DeviceProfile) -> messages.DeviceProfile:
+    """Store name, description and groups over the generation that the caller has read.
+
+    NotFound; ChangedMeanwhile for another generation; InUse for a new name while ARQs refer to
+    the profile; Duplicate for a name that is taken. ARQs that exist keep their group.
+    """
+    try:
+        with database.writing() as connection:
+            row = connection.execute(
+                sa.select(T).where(T.c.uuid == profile.uuid).with_for_update()).mappings().first()
+            if row is None:
+                raise errors.NotFound(f"Device profile {profile.uuid} does not exist.")
+            if row["generation"] != profile.generation:
+                raise errors.ChangedMeanwhile(
+                    f"Device profile {profile.uuid} was changed since it was read; read it again "
+                    "and repeat what is still wanted.")
+            if row["name"] != profile.name and connection.scalar(
+                    sa.select(models.arqs.c.id)
+                    .where(models.arqs.c.device_profile_id == row["id"]).limit(1)):
+                raise errors.InUse(
+                    f"Device profile {row['name']} can't be renamed while accelerator requests "
+                    "refer to it; other changes are possible.")
+            values = {"name": profile.name, "description": profile.description,
+                      "groups": session.to_json(profile.groups), "updated_at": session.now(),
+                      "generation": profile.generation + 1}
+            connection.execute(sa.update(T).where(T.c.id == row["id"]).values(values))
+    except db_exc.DBDuplicateEntry as error:
+        raise _taken(profile) from error
+    return _message(dict(row) | values)
+
+
+def _taken(profile: messages.DeviceProfile) -> errors.Duplicate:
+    return errors.Duplicate(
+        f"A device profile with name {profile.name} or uuid {profile.uuid} exists already; "
+        "choose another, or delete that one first.")
+
+
+ORDER = paging.Order(T, {"uuid": T.c.uuid, "name": T.c.name})
+
+
+def list_profiles(database: session.Database, names: Sequence[str] | None,
+                  page: messages.Page | None = None) -> list[messages.DeviceProfile]:
+    """All profiles, or those with one of the names, oldest first unless the page says otherwise."""
+    query = sa.select(T)
     if names is not None:
         query = query.where(T.c.name.in_(names))
     with database.reading() as connection:
-        return [_message(row._mapping) for row in connection.execute(query)]
+        found = connection.execute(paging.paged(connection, query, ORDER, page))
+        return [_message(row) for row in found.mappings()]
 
 
 def get(database: session.Database, uuid: str | None, name: str | None) -> messages.DeviceProfile:
@@ -76,5 +118,5 @@ def delete(database: session.Database, uuids: Sequence[str],
 def _message(row: Any) -> messages.DeviceProfile:
     return messages.DeviceProfile(
         uuid=row["uuid"], name=row["name"], description=row["description"],
-        groups=json.loads(row["groups"]), created_at=session.text(row["created_at"]),
-        updated_at=session.text(row["updated_at"]))
+        groups=json.loads(row["groups"]), generation=row["generation"],
+        created_at=session.text(row["created_at"]), updated_at=session.text(row["updated_at"]))

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import collections
+import datetime
 import uuid
 from typing import Any
 
@@ -14,13 +15,16 @@ from oslo_db import exception as db_exc
 from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite.db import models
+from cyborg_lite.db import paging
 from cyborg_lite.db import services
 from cyborg_lite.db import session
 
 V = models.devices
 D = models.deployables
 A = models.attributes
+N = models.hosts
 
+ENABLED = "enabled"
 AGENT = "agent"
 OPERATOR = "operator"
 
@@ -28,39 +32,65 @@ OPERATOR = "operator"
 # --- devices ----------------------------------------------------------------------------------
 
 
-def list_devices(database: session.Database, query: messages.DeviceQuery) -> list[messages.Device]:
-    """The devices that fit, oldest first."""
-    statement = sa.select(V).order_by(V.c.id)
+DEVICE_ORDER = paging.Order(V, {"uuid": V.c.uuid, "type": V.c.type, "vendor": V.c.vendor,
+                                "hostname": V.c.hostname, "status": V.c.status})
+
+
+_WITH_HOST = sa.select(V, N.c.last_seen).outerjoin(N, N.c.name == V.c.hostname)
+
+
+def list_devices(database: session.Database, query: messages.DeviceQuery,
+                 down_before: datetime.datetime | None = None) -> list[messages.Device]:
+    """The devices that fit, oldest first unless the page says otherwise.
+
+    down_before: a host that was not seen since then is down.
+    """
+    statement = _WITH_HOST
     for column, value in ((V.c.type, query.type), (V.c.vendor, query.vendor),
                           (V.c.hostname, query.hostname)):
         if value is not None:
             statement = statement.where(column == value)
     with database.reading() as connection:
-        return [_device(row) for row in connection.execute(statement).mappings()]
+        found = connection.execute(paging.paged(connection, statement, DEVICE_ORDER, query.page))
+        return [_device(row, down_before) for row in found.mappings()]
 
 
-def get_device(database: session.Database, device_uuid: str) -> messages.Device:
+def get_device(database: session.Database, device_uuid: str,
+               down_before: datetime.datetime | None = None) -> messages.Device:
     """One device; NotFound."""
     with database.reading() as connection:
-        row = connection.execute(sa.select(V).where(V.c.uuid == device_uuid)).mappings().first()
+        row = connection.execute(
+            _WITH_HOST.where(V.c.uuid == device_uuid)).mappings().first()
     if row is None:
         raise _no_device(device_uuid)
-    return _device(row)
+    return _device(row, down_before)
 
 
 @session.retrying
-def set_status(database: session.Database, device_uuid: str, status: str) -> bool:
-    """Enable or disable a device; returns whether that changed anything."""
+def set_status(database: session.Database, device_uuid: str, status: str,
+               reason: str | None = None) -> bool:
+    """Enable or disable a device; returns whether its status changed.
+
+    A device that is disabled again keeps the moment; a reason that is given replaces the old one.
+    """
     with database.writing() as connection:
         row = connection.execute(
-            sa.select(V.c.id, V.c.status, V.c.hostname).where(V.c.uuid == device_uuid)
-            .with_for_update()).first()
+            sa.select(V.c.id, V.c.status, V.c.hostname, V.c.status_reason)
+            .where(V.c.uuid == device_uuid).with_for_update()).first()
         if row is None:
             raise _no_device(device_uuid)
+        values: dict[str, Any] = {"status": status, "status_reason": None, "disabled_at": None}
+        if status != ENABLED:
+            values = {"status": status, "status_reason": reason or row.status_reason}
         if row.status == status:
+            if values.get("status_reason") != row.status_reason:
+                connection.execute(sa.update(V).where(V.c.id == row.id).values(values))
             return False
+        moment = session.now()
+        if status != ENABLED:
+            values["disabled_at"] = moment
         connection.execute(sa.update(V).where(V.c.id == row.id)
-                           .values(status=status, updated_at=session.now()))
+                           .values(updated_at=moment, **values))
         services.mark_hosts_changed(connection, {row.hostname})
         return True
 
@@ -69,27 +99,39 @@ def _no_device(device_uuid: str) -> errors.NotFound:
     return errors.NotFound(f"Device {device_uuid} does not exist.")
 
 
-def _device(row: Any) -> messages.Device:
+def _device(row: Any, down_before: datetime.datetime | None) -> messages.Device:
+    is_up = down_before is None or (
+        row["last_seen"] is not None and row["last_seen"] >= down_before)
     return messages.Device(
         uuid=row["uuid"], type=row["type"], vendor=row["vendor"], model=row["model"],
         std_board_info=row["std_board_info"], vendor_board_info=row["vendor_board_info"],
-        hostname=row["hostname"], status=row["status"],
+        hostname=row["hostname"], status=row["status"], driver_name=row["driver"],
+        pci_address=row["pci_address"], numa_node=row["numa_node"],
+        host_state="up" if is_up else "down", status_reason=row["status_reason"],
+        disabled_at=session.text(row["disabled_at"]),
         created_at=session.text(row["created_at"]), updated_at=session.text(row["updated_at"]))
 
 
 # --- deployables ------------------------------------------------------------------------------
 
 
+DEPLOYABLE_ORDER = paging.Order(D, {"uuid": D.c.uuid, "name": D.c.name})
+
+
 def list_deployables(database: session.Database,
                      query: messages.DeployableQuery) -> list[messages.Deployable]:
-    """The deployables that fit with their attributes, oldest first."""
-    statement = sa.select(D).order_by(D.c.id)
-    pairs = sa.select(A.c.deployable_id, A.c.key, A.c.value).order_by(A.c.key)
+    """The deployables that fit with their attributes, oldest first unless the page says otherwise.
+    """
+    statement = sa.select(D)
     if query.name is not None:
         statement = statement.where(D.c.name == query.name)
-        pairs = pairs.join(D, D.c.id == A.c.deployable_id).where(D.c.name == query.name)
+    pairs = sa.select(A.c.deployable_id, A.c.key, A.c.value).order_by(A.c.key)
+    restricted = query.name is not None or query.page is not None
     with database.reading() as connection:
-        rows = connection.execute(statement).mappings().all()
+        rows = connection.execute(
+            paging.paged(connection, statement, DEPLOYABLE_ORDER, query.page)).mappings().all()
+        if restricted:
+            pairs = pairs.where(A.c.deployable_id.in_([row["id"] for row in rows]))
         attributes = _grouped(connection.execute(pairs))
     return [_deployable(row, attributes[row["id"]]) for row in rows]
 
@@ -126,16 +168,21 @@ def _deployable(row: Any, attributes: list[list[str]]) -> messages.Deployable:
 # --- attributes -------------------------------------------------------------------------------
 
 
-def list_attributes(database: session.Database, deployable_id: int | None,
-                    key: str | None) -> list[messages.Attribute]:
-    """The attributes that fit, oldest first."""
-    statement = sa.select(A).order_by(A.c.id)
+ATTRIBUTE_ORDER = paging.Order(A, {"uuid": A.c.uuid, "key": A.c.key,
+                                   "deployable_id": A.c.deployable_id})
+
+
+def list_attributes(database: session.Database, deployable_id: int | None, key: str | None,
+                    page: messages.Page | None = None) -> list[messages.Attribute]:
+    """The attributes that fit, oldest first unless the page says otherwise."""
+    statement = sa.select(A)
     if deployable_id is not None:
         statement = statement.where(A.c.deployable_id == deployable_id)
     if key is not None:
         statement = statement.where(A.c.key == key)
     with database.reading() as connection:
-        return [_attribute(row) for row in connection.execute(statement).mappings()]
+        found = connection.execute(paging.paged(connection, statement, ATTRIBUTE_ORDER, page))
+        return [_attribute(row) for row in found.mappings()]
 
 
 def get_attribute(database: session.Database, attribute_uuid: str) -> messages.Attribute:

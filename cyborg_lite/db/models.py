@@ -45,6 +45,8 @@ device_profiles = _table(
     sa.Column("name", Name, nullable=False, unique=True),
     sa.Column("description", sa.Text),
     sa.Column("groups", LongText, nullable=False, comment="JSON list"),
+    sa.Column("generation", sa.Integer, nullable=False, default=0,
+              comment="raised by every update"),
     *_times())
 
 hosts = _table(
@@ -83,6 +85,8 @@ devices = _table(
     sa.Column("pci_address", sa.String(32)),
     sa.Column("numa_node", sa.Integer),
     sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("status_reason", Name, comment="why an operator disabled it"),
+    sa.Column("disabled_at", Moment),
     *_times())
 
 deployables = _table(

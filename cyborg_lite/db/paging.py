@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One page of any list: by the values of the entry before it, never by counting rows.
+
+So a page costs the same wherever it is. Which keys a list may be sorted by is said by the list.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from cyborg_lite import errors
+from cyborg_lite import messages
+
+DIRECTIONS = ("asc", "desc")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Order:
+    """How entries of a table can be sorted.
+
+    columns: by key, none of them nullable, so that every database sorts them alike. The table's
+    id makes the order total; `created_at` is that order.
+    """
+
+    table: sa.Table
+    columns: Mapping[str, sa.Column[Any]]
+
+    def keys(self) -> list[str]:
+        """Every key that a client may name."""
+        return sorted([*self.columns, "created_at"])
+
+
+def paged(connection: sa.Connection, statement: sa.Select[Any], order: Order,
+          page: messages.Page | None) -> sa.Select[Any]:
+    """Return the statement with order, start and limit; one more statement for a marker.
+
+    Invalid for a key, a direction or a marker that does not exist.
+    """
+    page = page or messages.Page()
+    sort = _sort(order, page)
+    statement = statement.order_by(*(
+        column.desc() if descending else column for column, descending in sort))
+    if page.limit is not None:
+        statement = statement.limit(page.limit)
+    if page.marker is None:
+        return statement
+    before = connection.execute(
+        sa.select(*(column for column, _ in sort))
+        .where(order.table.c.uuid == page.marker)).first()
+    if before is None:
+        raise errors.Invalid(f"marker {page.marker!r} is no entry of this list; take the uuid of "
+                             "the last entry of the page before.")
+    return statement.where(_after(sort, list(before)))
+
+
+def _sort(order: Order, page: messages.Page) -> list[tuple[sa.Column[Any], bool]]:
+    sort: list[tuple[sa.Column[Any], bool]] = []
+    for key, direction in page.sort:
+        if direction not in DIRECTIONS:
+            raise errors.Invalid(f"sort_dir {direction!r} is none of {', '.join(DIRECTIONS)}.")
+        if key == "created_at":
+            return [*sort, (order.table.c.id, direction == "desc")]
+        if key not in order.columns:
+            raise errors.Invalid(
+                f"sort_key {key!r} is none of {', '.join(order.keys())}.")
+        sort.append((order.columns[key], direction == "desc"))
+    return [*sort, (order.table.c.id, False)]
+
+
+def _after(sort: list[tuple[sa.Column[Any], bool]],
+           values: list[Any]) -> sa.ColumnElement[bool]:
+    """Every row that comes after one with these values, in that order."""
+    (column, descending), value = sort[0], values[0]
+    later: sa.ColumnElement[bool] = column < value if descending else column > value
+    if len(sort) == 1:
+        return later
+    return sa.or_(later, sa.and_(column == value, _after(sort[1:], values[1:])))
