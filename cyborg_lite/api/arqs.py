@@ -125,7 +125,10 @@ def _require_service_token(caller: auth.Caller, what: str) -> None:
 
 
 def _refuse_failed(instance: str, arqs: list[messages.Arq]) -> None:
-    """Refuse to show a failed bind: Nova would take it for done and build without the device."""
+    """Refuse to show a failed bind: Nova, which asks at 2.0, would take it for done.
+
+    It would build the guest without its device.
+    """
     failed = [f"{arq.uuid}: {arq.state_reason or 'no reason is known'}" for arq in arqs
               if arq.state == states.BIND_FAILED]
     if failed:
