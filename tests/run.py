@@ -19,8 +19,10 @@ SERVERS = {
     "mariadb-server": ("mariadbd", "mysqld"),
     "postgresql": ("postgres", "/usr/lib/postgresql/*/bin/postgres"),
     "rabbitmq-server": ("rabbitmq-server", "/usr/sbin/rabbitmq-server"),
+    "gcc": ("cc", "gcc", "clang"),
+    "libc6-dev": ("/usr/include/stdio.h",),
 }
-"""Debian package: any of these programs shows that it is installed."""
+"""Debian package: any of these programs or files shows that it is installed."""
 
 ENVIRONMENTS = ("py3", "contract")
 

@@ -127,6 +127,14 @@ def test_partitions_needed_by_a_wish_of_mig_backed_types(
     assert vgpu_layouts.partitions_needed(types, wish) == needed
 
 
+def test_framebuffer_sizes_never_share_a_partition_though_as_many_of_each_would_fit() -> None:
+    types = [vgpu_layouts.VgpuType(at, f"NVIDIA X-1-{gb}Q", gb * 1024, 4, 47, 2)
+             for at, gb in enumerate((11, 12))]
+
+    assert vgpu_layouts.partitions_needed(types, {"X-1-11Q": 1, "X-1-12Q": 1}) == {47: 2}
+    assert vgpu_layouts.partitions_needed(types, {"X-1-11Q": 2}) == {47: 1}
+
+
 @pytest.mark.parametrize("card", ["A100-40GB", "RTX-PRO-6000-Blackwell-96GB"])
 def test_published_maxima_are_those_of_partitions_times_types_in_one(card: str) -> None:
     most = {one["id"]: one["max"] for one in stand_in.mig_cards()[card]["profiles"]}
