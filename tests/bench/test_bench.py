@@ -6,6 +6,7 @@ No figure is judged here.
 
 from __future__ import annotations
 
+import datetime
 import json
 import sqlite3
 
@@ -242,11 +243,11 @@ def test_what_is_stored_for_a_case_is_taken_out_again(tmp_path):
     path = tmp_path / "seed.sqlite"
     engine = sqlalchemy.create_engine(f"sqlite:///{path}")
     models.metadata.create_all(engine)
+    with engine.begin() as schema:
+        schema.execute(sqlalchemy.insert(models.device_profiles).values(
+            uuid="u", name="bench-1", groups="[]", created_at=datetime.datetime(2026, 1, 1)))
     engine.dispose()
     connection = sqlite3.connect(path)
-    connection.execute("INSERT INTO device_profiles (uuid, name, groups, created_at) "
-                       "VALUES ('u', 'bench-1', '[]', '2026-01-01 00:00:00')")
-    connection.commit()
     seeder = seeds.CyborgLiteSeeder(f"sqlite:///{path}", "project", "bench-1", "FPGA", "CUSTOM_X")
 
     def counts():
