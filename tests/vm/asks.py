@@ -42,28 +42,60 @@ class Answering:
 
     def _serve(self, process: subprocess.Popen[str]) -> None:
         with contextlib.suppress(OSError, ValueError), contextlib.ExitStack() as stack:
-            monitor = stack.enter_context(_connect(self._folder / "qmp", process))
-            _exchange(monitor, {"execute": "qmp_capabilities"})
+            monitor = _Monitor(stack.enter_context(_connect(self._folder / "qmp", process)))
+            monitor.execute("qmp_capabilities")
             guest = stack.enter_context(_connect(self._folder / "asked", process))
             for line in guest:
                 answer = self._answer(json.loads(line), monitor)
                 guest.write(json.dumps(answer).encode() + b"\n")
                 guest.flush()
 
-    def _answer(self, asked: dict[str, Any], monitor: IO[bytes]) -> dict[str, Any]:
+    def _answer(self, asked: dict[str, Any], monitor: _Monitor) -> dict[str, Any]:
         match asked:
             case {"pull": str(name)} if name in PLUGGED:
-                return _exchange(monitor, {"execute": "device_del", "arguments": {"id": name}})
+                return monitor.execute("device_del", id=name)
             case {"plug": str(name)} if name in PLUGGED:
+                monitor.wait_until_gone(name)
                 driver, *rest = PLUGGED[name].split(",")
-                arguments = dict(part.split("=", 1) for part in rest)
-                return _exchange(monitor, {"execute": "device_add",
-                                           "arguments": {"driver": driver, **arguments}})
+                return monitor.execute("device_add", driver=driver,
+                                       **dict(part.split("=", 1) for part in rest))
             case {"read": str(name), "offset": int(offset), "length": int(length)}:
                 with (self._folder / f"{pathlib.Path(name).name}.raw").open("rb") as stream:
                     stream.seek(offset)
                     return {"return": stream.read(length).hex()}
         return {"error": {"desc": f"{asked} is nothing that can be asked"}}
+
+
+class _Monitor:
+    """QEMU's control socket. Devices that it let go are remembered until somebody asks."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._gone: set[str] = set()
+
+    def execute(self, command: str, **arguments: str) -> dict[str, Any]:
+        """Give one command; returns its answer, which says `return` or `error`."""
+        asked = {"execute": command, "arguments": arguments}
+        self._stream.write(json.dumps(asked).encode() + b"\n")
+        self._stream.flush()
+        while not {"return", "error"} & (answer := self._next()).keys():
+            pass
+        return answer
+
+    def wait_until_gone(self, name: str) -> None:
+        """Wait until a pulled device is gone: the guest may know it before QEMU has done it."""
+        while name not in self._gone:
+            self._next()
+        self._gone.discard(name)
+
+    def _next(self) -> dict[str, Any]:
+        line = self._stream.readline()
+        if not line:
+            raise OSError("QEMU has gone")
+        told: dict[str, Any] = json.loads(line)
+        if told.get("event") == "DEVICE_DELETED" and "device" in told["data"]:
+            self._gone.add(told["data"]["device"])
+        return told
 
 
 @contextlib.contextmanager
@@ -90,14 +122,3 @@ def _connect(path: pathlib.Path, process: subprocess.Popen[str]) -> IO[bytes]:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
-
-
-def _exchange(monitor: IO[bytes], command: dict[str, Any]) -> dict[str, Any]:
-    """Give QEMU one command; what it tells unasked is passed over."""
-    monitor.write(json.dumps(command).encode() + b"\n")
-    monitor.flush()
-    for line in monitor:
-        answer: dict[str, Any] = json.loads(line)
-        if "return" in answer or "error" in answer:
-            return answer
-    raise OSError("QEMU has gone")

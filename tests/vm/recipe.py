@@ -29,7 +29,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
 
 TOOLS = ("qemu-system-x86", "e2fsprogs")
-GUEST = ("python3", "nvme-cli", "busybox-static", "e2fsprogs", "util-linux", "libudev1")
+GUEST = ("python3", "nvme-cli", "busybox-static", "e2fsprogs", "util-linux", "mount",
+         "libudev1")
 COMPILER = ("gcc-12", "make")
 KERNEL_META, HEADERS_META = "linux-image-amd64", "linux-headers-amd64"
 
@@ -40,7 +41,8 @@ OWN = ("labgpu",)
 LOADED = (*MODULES, *SAMPLES, *OWN)
 
 GUEST_PYTHON = "3.11"
-WHEELS = ("jsonschema", "oslo.config", "oslo.log", "oslo.privsep", "pytest", "pyudev", "PyYAML")
+WHEELS = ("jsonschema", "os-resource-classes", "os-traits", "oslo.config", "oslo.log",
+          "oslo.privsep", "pytest", "pyudev", "PyYAML")
 """What the driver layer and its tests import; lower bounds are those of requirements.txt."""
 
 UNNEEDED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/perl", "usr/lib/perl",
