@@ -11,6 +11,7 @@ takes checked parts instead of a path, does one thing, and gets a method of `Hos
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import sys
@@ -35,6 +36,7 @@ CONTEXT = priv_context.PrivContext(
 _DRIVER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PARENT = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _TYPE = re.compile(r"[A-Za-z0-9_ .:-]{1,128}")
+_GROUP = re.compile(r"(noiommu-)?[0-9]{1,6}")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 _here = False
@@ -87,6 +89,20 @@ def create_mdev(root: str, parent: str, type_id: str, uuid: str) -> None:
 def remove_mdev(root: str, uuid: str) -> None:
     """Remove a mediated device."""
     _write(root, f"bus/mdev/devices/{_matching(_UUID, uuid)}/remove", "1")
+
+
+@CONTEXT.entrypoint
+def is_group_open(group: str) -> bool:
+    """Say whether somebody has /dev/vfio/GROUP open: the kernel lets one open it at a time."""
+    try:
+        os.close(os.open(f"/dev/vfio/{_matching(_GROUP, group)}", os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return True
+        raise
+    return False
 
 
 _FUNCTION_FILES = {
@@ -172,6 +188,10 @@ class Host:
     def remove_mdev(self, uuid: str) -> None:
         """Remove a mediated device; FileNotFoundError when it is gone."""
         remove_mdev(self.root, uuid)
+
+    def is_group_open(self, group: str) -> bool:
+        """Say whether a guest, or anybody, has the VFIO group of this number open."""
+        return bool(is_group_open(group))
 
     def set_vgpu_type(self, address: str, type_id: int) -> None:
         """Set the vGPU type of a virtual function of the vendor's VFIO framework; 0 removes it."""

@@ -99,6 +99,15 @@ class Sysfs:
 
     def text(self, path: str) -> str | None:
         """Return the stripped content of a file; None when it is absent or unreadable."""
+        parent, _, name = path.rpartition("/")
+        directory = self.resolve(parent)
+        if directory is not None and directory not in self._listings:
+            # a plain file needs no listing of its directory; a link is not opened
+            here = _joined(directory, name)
+            if here not in self._texts:
+                self._texts[here] = self._read(here)
+            if self._texts[here] is not None:
+                return self._texts[here]
         resolved = self.resolve(path)
         if resolved is None or self._kind(resolved) != _FILE:
             return None
@@ -117,7 +126,7 @@ class Sysfs:
         if directory is None:
             return None
         here = _joined(directory, name)
-        if self._kind(here) != _LINK:
+        if directory in self._listings and self._kind(here) != _LINK:
             return None
         target = self._readlink(here)
         return None if target is None else _lexical(directory, target)
