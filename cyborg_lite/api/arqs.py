@@ -16,11 +16,15 @@ from cyborg_lite import states
 from cyborg_lite.api import device_profiles
 from cyborg_lite.api import expose
 from cyborg_lite.api import microversions
+from cyborg_lite.api import paging
 from cyborg_lite.api import parameters
 
 MAX_PATCHED = 500
 """ARQs in one patch; the default limit of a body's size is a little below that."""
 
+FILTERS = ("hostname", "device_profile_name", "device_rp_uuid")
+
+TEXT = parameters.Text()
 UUID = parameters.Uuid()
 PATCH_TYPES = {
     "/hostname": parameters.Text(r"[A-Za-z0-9._-]+", "letters, digits, '.', '_' and '-'"),
@@ -38,9 +42,6 @@ class AcceleratorRequests(expose.Controller):
         return microversions.render("arq", arq, call.version,
                                     links=[call.link(f"v2/accelerator_requests/{arq.uuid}")])
 
-    def _all_shown(self, call: expose.Call, arqs: list[messages.Arq]) -> dict[str, Any]:
-        return {"arqs": [self._shown(call, arq) for arq in arqs]}
-
     @expose.expose("arq:create", body=True, status=201)
     def post(self, call: expose.Call, body: Any) -> dict[str, Any]:
         if not isinstance(body, dict):
@@ -54,22 +55,31 @@ class AcceleratorRequests(expose.Controller):
         except ValueError as error:  # a name that no profile can have
             raise errors.NotFound(
                 f"No device profile has the name {parameters.shown(name)}.") from error
-        return self._all_shown(call, self.conductor.create_arqs(name, call.caller.project_id))
+        arqs = self.conductor.create_arqs(name, call.caller.project_id)
+        return {"arqs": [self._shown(call, arq) for arq in arqs]}
 
-    @expose.expose("arq:get_all", query={"bind_state": parameters.OneOf("resolved"),
-                                         "instance": UUID})
+    @expose.expose("arq:get_all", query={
+        "bind_state": parameters.OneOf("resolved"), "instance": parameters.Many(UUID),
+        "state": parameters.Many(parameters.OneOf(*states.ARQ_STATES)),
+        "hostname": TEXT, "project_id": TEXT, "device_profile_name": TEXT,
+        "device_rp_uuid": UUID, **paging.PARAMETERS})
     def get_all(self, call: expose.Call, bind_state: str | None = None,
-                instance: str | None = None) -> dict[str, Any]:
-        # of one instance all are wanted, to say whether one is not resolved
-        only_resolved = bind_state and not instance
+                instance: list[str] | None = None, state: list[str] | None = None,
+                project_id: str | None = None, **given: Any) -> dict[str, Any]:
+        if instance and len(instance) > 1 and not call.supports("queries"):
+            raise errors.Invalid("Query parameter instance is one uuid below microversion 2.5.")
+        if bind_state and not instance:
+            # of one instance all are wanted, to say whether one is not resolved
+            state = sorted(states.RESOLVED_STATES & set(state or states.ARQ_STATES))
+        page = paging.page_from(call, given, self.services.max_limit)
         arqs = self.conductor.list_arqs(messages.ArqQuery(
-            project_id=call.caller.scope, instance_uuid=instance,
-            states=sorted(states.RESOLVED_STATES) if only_resolved else None))
-        if instance:
-            _refuse_failed(instance, arqs)
+            project_id=_scope(call, project_id), instance_uuids=instance, states=state, page=page,
+            **{name: given.get(name) for name in FILTERS}))
+        if instance and not call.supports("queries"):
+            _refuse_failed(instance[0], arqs)
         if instance and bind_state:
-            _refuse_unresolved(instance, arqs)
-        return self._all_shown(call, arqs)
+            _refuse_unresolved(arqs)
+        return paging.reply(call, "arqs", [self._shown(call, arq) for arq in arqs], page)
 
     @expose.expose("arq:get_one", UUID)
     def get_one(self, call: expose.Call, uuid: str) -> dict[str, Any]:
@@ -136,12 +146,21 @@ def _refuse_failed(instance: str, arqs: list[messages.Arq]) -> None:
                                 f"{'; '.join(failed)}")
 
 
-def _refuse_unresolved(instance: str, arqs: list[messages.Arq]) -> None:
-    open_arqs = [f"{arq.uuid} is {arq.state}" for arq in arqs
+def _refuse_unresolved(arqs: list[messages.Arq]) -> None:
+    open_arqs = [f"{arq.uuid} of instance {arq.instance_uuid} is {arq.state}" for arq in arqs
                  if arq.state not in states.RESOLVED_STATES]
     if open_arqs:
-        raise errors.NotResolved(f"Of instance {instance}, {', '.join(open_arqs)}; ask again "
-                                 "after the event accelerator-request-bound.")
+        raise errors.NotResolved(f"{', '.join(open_arqs)}; ask again after the event "
+                                 "accelerator-request-bound.")
+
+
+def _scope(call: expose.Call, project_id: str | None) -> str | None:
+    """Return the project whose ARQs are listed; only who sees all may choose."""
+    if project_id is None:
+        return call.caller.scope
+    if call.caller.scope is not None:
+        raise errors.Forbidden("Only an administrator may list by project_id.")
+    return project_id
 
 
 # --- the patch --------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite.api import expose
 from cyborg_lite.api import microversions
+from cyborg_lite.api import paging
 from cyborg_lite.api import parameters
 
 UUID = parameters.Uuid()
@@ -35,12 +36,15 @@ class Deployables(expose.Controller):
 
     @expose.expose("deployable:get_all", query={
         "filters.field": parameters.Repeated(parameters.OneOf("name")),
-        "filters.value": parameters.Repeated(parameters.Text())})
+        "filters.value": parameters.Repeated(parameters.Text()), **paging.PARAMETERS})
     def get_all(self, call: expose.Call, filters_field: list[str] | None = None,
-                filters_value: list[str] | None = None) -> dict[str, Any]:
+                filters_value: list[str] | None = None, **given: Any) -> dict[str, Any]:
+        page = paging.page_from(call, given, self.services.max_limit)
         wanted = parameters.with_filters({}, filters_field, filters_value)
-        deployables = self.conductor.list_deployables(messages.DeployableQuery(**wanted))
-        return {"deployables": [self._shown(call, deployable) for deployable in deployables]}
+        deployables = self.conductor.list_deployables(
+            messages.DeployableQuery(**wanted, page=page))
+        return paging.reply(call, "deployables", [
+            self._shown(call, deployable) for deployable in deployables], page)
 
     @expose.expose("deployable:get_one", UUID)
     def get_one(self, call: expose.Call, uuid: str) -> dict[str, Any]:
@@ -81,11 +85,14 @@ class Attributes(expose.Controller):
         return microversions.render("attribute", attribute, call.version,
                                     links=[call.link(f"v2/attributes/{attribute.uuid}")])
 
-    @expose.expose("attribute:get_all", query={"deployable_id": DEPLOYABLE_ID, "key": KEY})
+    @expose.expose("attribute:get_all", query={
+        "deployable_id": DEPLOYABLE_ID, "key": KEY, **paging.PARAMETERS})
     def get_all(self, call: expose.Call, deployable_id: int | None = None,
-                key: str | None = None) -> dict[str, Any]:
-        attributes = self.conductor.list_attributes(deployable_id, key)
-        return {"attributes": [self._shown(call, attribute) for attribute in attributes]}
+                key: str | None = None, **given: Any) -> dict[str, Any]:
+        page = paging.page_from(call, given, self.services.max_limit)
+        attributes = self.conductor.list_attributes(deployable_id, key, page)
+        return paging.reply(call, "attributes", [
+            self._shown(call, attribute) for attribute in attributes], page)
 
     @expose.expose("attribute:get_one", UUID)
     def get_one(self, call: expose.Call, uuid: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Nothing is stored here; what a profile does to ARQs is the conductor's.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import uuid
@@ -17,7 +18,9 @@ from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite.api import expose
 from cyborg_lite.api import microversions
+from cyborg_lite.api import paging
 from cyborg_lite.api import parameters
+from cyborg_lite.api import profile_patch
 
 STANDARD_CLASSES = frozenset({
     os_resource_classes.FPGA, os_resource_classes.PGPU, os_resource_classes.VGPU,
@@ -152,23 +155,61 @@ class DeviceProfiles(expose.Controller):
                                self.services.max_accelerators_per_profile)
         return self._shown(call, self.conductor.create_device_profile(profile))
 
-    @expose.expose("device_profile:get_all", query={"name": parameters.Several(NAME)})
-    def get_all(self, call: expose.Call, name: list[str] | None = None) -> dict[str, Any]:
-        profiles = self.conductor.list_device_profiles(name)
-        return {"device_profiles": [self._shown(call, profile) for profile in profiles]}
+    @expose.expose("device_profile:get_all", query={
+        "name": parameters.Several(NAME), **paging.PARAMETERS})
+    def get_all(self, call: expose.Call, name: list[str] | None = None,
+                **given: Any) -> dict[str, Any]:
+        page = paging.page_from(call, given, self.services.max_limit)
+        profiles = self.conductor.list_device_profiles(name, page)
+        return paging.reply(call, "device_profiles",
+                            [self._shown(call, profile) for profile in profiles], page)
 
     @expose.expose("device_profile:get_one", parameters.Text())
-    def get_one(self, call: expose.Call, uuid_or_name: str) -> dict[str, Any]:
+    def get_one(self, call: expose.Call, uuid_or_name: str) -> expose.Reply:
+        return self._detail(call, self._found(call, uuid_or_name))
+
+    def _found(self, call: expose.Call, uuid_or_name: str) -> messages.DeviceProfile:
         if parameters.is_uuid(uuid_or_name):
-            profile = self.conductor.get_device_profile(UUID.frombasetype(uuid_or_name), None)
-        elif call.supports("device_profile_by_name"):
-            profile = self.conductor.get_device_profile(
+            return self.conductor.get_device_profile(UUID.frombasetype(uuid_or_name), None)
+        if call.supports("device_profile_by_name"):
+            return self.conductor.get_device_profile(
                 None, parameters.convert(NAME, "Device profile name", uuid_or_name))
-        else:
-            raise errors.NotFound(
-                f"No device profile has the uuid {parameters.shown(uuid_or_name)}; to find one "
-                "by its name send OpenStack-API-Version: accelerator 2.2 or later.")
-        return {"device_profile": self._shown(call, profile)}
+        raise errors.NotFound(
+            f"No device profile has the uuid {parameters.shown(uuid_or_name)}; to find one "
+            "by its name send OpenStack-API-Version: accelerator 2.2 or later.")
+
+    def _detail(self, call: expose.Call, profile: messages.DeviceProfile) -> expose.Reply:
+        shown = self._shown(call, profile)
+        if call.supports("device_profile_usage"):
+            shown |= microversions.render("device_profile_detail", profile, call.version,
+                                          usage=self._usage(call, profile))
+        tags = ({"ETag": profile_patch.tag_of(profile)}
+                if call.supports("device_profile_update") else {})
+        return expose.Reply({"device_profile": shown}, tags)
+
+    def _usage(self, call: expose.Call, profile: messages.DeviceProfile) -> dict[str, Any]:
+        groups = [dataclasses.asdict(group) for group in
+                  self.conductor.show_profile_usage(profile, call.caller.scope)]
+        if call.caller.scope is not None:
+            # how large the cloud is does not concern a project
+            for group in groups:
+                group.update(hosts=None, providers=None)
+        return {"in_use": any(group["arqs"] for group in groups), "groups": groups}
+
+    @expose.expose("device_profile:update", parameters.Text(), body=True)
+    def patch_one(self, call: expose.Call, uuid_or_name: str, body: Any) -> expose.Reply:
+        profile = self._found(call, uuid_or_name)
+        profile_patch.check_tag(profile, call.if_match)
+        wanted = profile_from(profile_patch.patched(profile, body),
+                              self.services.max_accelerators_per_profile)
+        try:
+            stored = self.conductor.update_device_profile(dataclasses.replace(
+                wanted, uuid=profile.uuid, generation=profile.generation))
+        except errors.ChangedMeanwhile as error:
+            if call.if_match is None:
+                raise
+            raise errors.PreconditionFailed(error.detail) from error
+        return self._detail(call, stored)
 
     @expose.expose("device_profile:delete", parameters.Text(), status=204)
     def delete_one(self, call: expose.Call, uuid_or_name: str) -> None:

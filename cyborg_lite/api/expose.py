@@ -39,6 +39,7 @@ class Services:
     service_roles: frozenset[str]
     public_endpoint: str | None = None
     max_accelerators_per_profile: int = 64
+    max_limit: int = 1000
 
 
 class Controller:
@@ -57,6 +58,8 @@ class Call:
     version: int
     route: str
     base_url: str
+    query: str = ""
+    if_match: str | None = None
 
     def supports(self, slug: str) -> bool:
         """Say whether the client speaks the microversion that brought `slug`."""
@@ -67,9 +70,25 @@ class Call:
         return {"href": f"{self.base_url}/{path}", "rel": rel}
 
     def known_fields(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Return the fields of a body that the route has at this version; others are ignored."""
-        return {name: body[name] for name, since in microversions.body_since(self.route).items()
-                if since <= self.version and name in body}
+        """Return the fields of a body that the route has at this version.
+
+        Others are ignored, as ever, and refused from 2.4 on.
+        """
+        known = [name for name, since in microversions.body_since(self.route).items()
+                 if since <= self.version]
+        unknown = set(body) - set(known)
+        if unknown and self.supports("device_profile_update"):
+            raise errors.Invalid(f"The body has {parameters.shown(sorted(unknown)[0])}, which is "
+                                 f"unknown here; allowed: {', '.join(known) or '-'}.")
+        return {name: body[name] for name in known if name in body}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reply:
+    """What a handler returns when it has headers to send too."""
+
+    body: Any
+    headers: Mapping[str, str]
 
 
 def base_url(environ: dict[str, Any], public_endpoint: str | None) -> str:
@@ -79,14 +98,18 @@ def base_url(environ: dict[str, Any], public_endpoint: str | None) -> str:
     return str(webob.Request(environ).application_url).rstrip("/")
 
 
-def expose(rule: str, *path: wsme_types.UserType, status: int = 200, body: bool = False,
+OPTIONAL = "optional"
+"""A body that may be left out; the handler gets an empty object then."""
+
+
+def expose(rule: str, *path: wsme_types.UserType, status: int = 200, body: bool | str = False,
            query: Mapping[str, wsme_types.UserType] | None = None) -> Callable[[Handler], Handler]:
     """Make a method the handler of a route.
 
     rule: of the policy, without `cyborg:`. path: types of the path's variables. query: types of
     the query parameters, given to the handler by name (dots become underscores) when present.
-    body: whether there is a JSON body, given as `body`. What the handler returns becomes JSON;
-    None becomes an empty reply.
+    body: whether there is a JSON body, given as `body`; or OPTIONAL. What the handler returns
+    becomes JSON, None an empty reply.
     """
     query_types = dict(query or {})
 
@@ -98,11 +121,14 @@ def expose(rule: str, *path: wsme_types.UserType, status: int = 200, body: bool 
             caller = auth.caller_from(environ, services.service_roles, services.enforcer)
             services.enforcer.authorize(f"cyborg:{rule}", caller)
             call = Call(caller, faults.version_of(environ), environ[ROUTE],
-                        base_url(environ, services.public_endpoint))
+                        base_url(environ, services.public_endpoint),
+                        environ.get("QUERY_STRING", ""), environ.get("HTTP_IF_MATCH"))
             values = [parameters.convert(kind, "In the path,", segment)
                       for kind, segment in zip(path, segments, strict=True)]
-            named = _query(call, environ.get("QUERY_STRING", ""), query_types)
-            if body:
+            named = _query(call, call.query, query_types)
+            if body == OPTIONAL and not request.body:
+                named["body"] = {}
+            elif body:
                 named["body"] = _body(request)
             return _reply(handler(self, call, *values, **named), status)
 
@@ -125,8 +151,10 @@ def _query(call: Call, query_string: str,
             raise errors.Invalid(_unknown(name, since, call.version))
         kind = types[name]
         what = f"Query parameter {name}"
-        if isinstance(kind, parameters.Repeated):
-            converted: Any = [parameters.convert(kind, what, value) for value in values]
+        if isinstance(kind, parameters.Many):
+            converted: Any = parameters.convert(kind, what, ",".join(values))
+        elif isinstance(kind, parameters.Repeated):
+            converted = [parameters.convert(kind, what, value) for value in values]
         elif len(values) > 1:
             raise errors.Invalid(f"{what} is given {len(values)} times; give it once.")
         else:
@@ -158,6 +186,10 @@ def _body(request: Any) -> Any:
 
 
 def _reply(result: Any, status: int) -> Any:
+    if isinstance(result, Reply):
+        reply = _reply(result.body, status)
+        reply.headers.update(result.headers)
+        return reply
     if result is None:
         reply = webob.Response(status=status, body=b"")
         del reply.content_type

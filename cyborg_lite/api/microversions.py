@@ -24,6 +24,8 @@ MAXIMUM_HEADER = "OpenStack-API-Maximum-Version"
 
 Names = tuple[str, ...]
 
+PAGING: Names = ("limit", "marker", "sort_key", "sort_dir", "sort")
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -88,6 +90,34 @@ TABLE: tuple[Row, ...] = (
     Row(minor=3, slug="device_status",
         sentence="The status of a device, enabled or maintaining, is shown.",
         fields={"device": ("status",)}),
+    Row(minor=4, slug="device_profile_update",
+        sentence="PATCH /v2/device_profiles/{uuid_or_name} changes name, description and groups; "
+                 "showing one gives its ETag; unknown body fields are refused.",
+        paths=("PATCH /v2/device_profiles/{uuid_or_name}",)),
+    Row(minor=5, slug="queries",
+        sentence="Every list has pages, with limit, marker, sort_key and sort_dir (or sort); "
+                 "accelerator requests of several instances, and by state, hostname, project_id, "
+                 "device_profile_name and device_rp_uuid.",
+        query={
+            **{f"GET /v2/{noun}": PAGING for noun in (
+                "device_profiles", "devices", "deployables", "attributes")},
+            "GET /v2/accelerator_requests": (
+                *PAGING, "state", "hostname", "project_id", "device_profile_name",
+                "device_rp_uuid"),
+        }),
+    Row(minor=6, slug="device_profile_usage",
+        sentence="Showing a device profile tells what the cloud holds for each of its groups.",
+        fields={"device_profile_detail": ("usage",)}),
+    Row(minor=7, slug="device_detail",
+        sentence="Devices tell where they sit, why they are disabled and how their host is; "
+                 "showing one adds its deployables; a reason for disabling, and cleaning again.",
+        paths=("POST /v2/devices/{uuid}/clean",),
+        body={"POST /v2/devices/{uuid}/disable": ("reason",)},
+        fields={
+            "device": ("driver_name", "pci_address", "numa_node", "host_state", "status_reason",
+                       "disabled_at"),
+            "device_detail": ("deployables",),
+        }),
 )
 
 MINIMUM = TABLE[0].minor

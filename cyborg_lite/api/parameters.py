@@ -141,6 +141,12 @@ class Repeated(wsme_types.UserType):  # type: ignore[misc]
         return self._item.frombasetype(value)
 
 
+class Many(Several):
+    """Values separated by commas, or the parameter given several times, or both."""
+
+    name = "many"
+
+
 def is_uuid(value: str) -> bool:
     """Say whether a text is a uuid, with or without hyphens."""
     return bool(_UUID.fullmatch(value))

@@ -40,8 +40,15 @@ BODIED = {
     "PATCH /v2/deployables/{uuid}/program/{uuid}": [
         {"path": "/program", "op": "replace", "value": [{"image_uuid": SOME_UUID}]}],
     "POST /v2/attributes": {"deployable_id": 1, "key": "sweep", "value": "text"},
+    "PATCH /v2/device_profiles/{uuid_or_name}": [
+        {"op": "test", "path": "/name", "value": "sweep"},
+        {"op": "add", "path": "/groups/-", "value": {"resources:FPGA": "1"}},
+        {"op": "replace", "path": "/description", "value": "other"},
+        {"op": "remove", "path": "/groups/1"}],
 }
-BODYLESS_POSTS = {"POST /v2/devices/{uuid}/disable", "POST /v2/devices/{uuid}/enable"}
+BODYLESS_POSTS = {"POST /v2/devices/{uuid}/disable", "POST /v2/devices/{uuid}/enable",
+                  "POST /v2/devices/{uuid}/clean"}
+PROFILE = json.dumps(BODIED["POST /v2/device_profiles"]).encode()
 
 RAW = {
     "nothing": b"",
@@ -96,7 +103,9 @@ QUERIES = ["%ff=1", "name=%ff", "name=%00", "instance=%00", "x=1", "x", "=", "&&
            "deployable_id=" + "9" * 400, "key=" + "k" * 300, "__body__={}", "_method=delete",
            "filters.field=name", "filters.value=x", "filters.field=x&filters.value=y",
            "filters[0].field=name", "filters=x", "name=a&name=b", "instance=a&instance=b",
-           "limit=1", "marker=x", "sort_key=id", "%F0%9F%98%80=1"]
+           "limit=0", "limit=-1", "limit=x", "limit=", "marker=x", "marker=" + SOME_UUID,
+           "sort_key=id", "sort_key=__class__", "sort_dir=up", "sort=uuid:up", "sort=",
+           "sort_dir=asc", "sort=uuid&sort_key=uuid", "state=x", "hostname=", "project_id=%00", "%F0%9F%98%80=1"]
 
 
 @pytest.fixture
@@ -149,7 +158,8 @@ def test_every_route_with_a_body_is_swept() -> None:
 
 @pytest.mark.parametrize("name", BODIED)
 def test_a_body_that_is_nonsense_as_a_whole_is_refused(send: Any, name: str) -> None:
-    method, path = name.replace("{uuid}", SOME_UUID).split()
+    send("POST", "/v2/device_profiles", PROFILE)
+    method, path = name.replace("{uuid}", SOME_UUID).replace("{uuid_or_name}", SOME_UUID).split()
     for kind, body in RAW.items():
         reply = send(method, path, body)
         assert 400 <= reply.status_int < 500, f"{kind}: {reply.status}"
@@ -157,7 +167,8 @@ def test_a_body_that_is_nonsense_as_a_whole_is_refused(send: Any, name: str) -> 
 
 @pytest.mark.parametrize("name", BODIED)
 def test_nonsense_anywhere_in_a_good_body_is_understood_or_refused(send: Any, name: str) -> None:
-    method, path = name.replace("{uuid}", SOME_UUID).split()
+    send("POST", "/v2/device_profiles", PROFILE)
+    method, path = name.replace("{uuid}", SOME_UUID).replace("{uuid_or_name}", SOME_UUID).split()
     for body in mutations(BODIED[name]):
         send(method, path, json.dumps(body).encode())
 
@@ -242,7 +253,7 @@ def test_a_method_that_a_path_has_not_is_405_with_allow(send: Any, path: str) ->
                                   "application/x-www-form-urlencoded", "multipart/form-data",
                                   "application/json-patch+json", "nonsense", "\xff"])
 def test_a_body_of_another_type_is_415(send: Any, name: str, kind: str) -> None:
-    method, path = name.replace("{uuid}", SOME_UUID).split()
+    method, path = name.replace("{uuid}", SOME_UUID).replace("{uuid_or_name}", SOME_UUID).split()
     reply = send(method, path, json.dumps(BODIED[name]).encode(), {"Content-Type": kind})
     assert reply.status_int == 415
 
