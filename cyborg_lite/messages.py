@@ -272,10 +272,20 @@ class ReportedDevice:
 
 
 @message
+class WithheldFunction:
+    """What a driver looked at and does not offer now, and why, in words for an operator."""
+
+    address: str
+    driver: str
+    reason: str
+
+
+@message
 class HostReport:
     """All devices of a host at one moment.
 
     failed_drivers: their devices are unknown at this moment, which is not the same as gone.
+    withheld: in address order, each address once.
     """
 
     host: str
@@ -285,6 +295,7 @@ class HostReport:
     failed_drivers: list[str] = field(default_factory=list)
     drivers: list[str] = field(default_factory=list)
     version: str | None = None
+    withheld: list[WithheldFunction] = field(default_factory=list)
 
 
 @message

@@ -7,7 +7,7 @@ data, so no class name and no traceback of a peer is ever rebuilt from the wire.
 History (each change of a method or a message adds a line and raises the minor number):
 
 1.1  update_device_profile, show_profile_usage, show_device_parts, clean_device; pages of lists;
-     a reason for disabling.
+     a reason for disabling; what a host withholds, in its report.
 1.0  device profiles, ARQs with bind and unbind, devices, deployables, attributes, heartbeat and
      report to the conductor; prepare and clean to the agent.
 """

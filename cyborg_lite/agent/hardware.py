@@ -8,57 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import logging
 import threading
-import typing
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Any
-from typing import Protocol
 
-import stevedore
-
-from cyborg_lite import codec
 from cyborg_lite import messages
 from cyborg_lite import rpc
+from cyborg_lite.agent import installed
+from cyborg_lite.agent import reports
 from cyborg_lite.drivers import base
+from cyborg_lite.drivers import device_config
+from cyborg_lite.drivers import device_files
+from cyborg_lite.drivers import privileged
 from cyborg_lite.drivers import sysfs
+from cyborg_lite.drivers import usage
 
 LOG = logging.getLogger(__name__)
-
-NAMESPACE = "cyborg_lite.accelerator.driver"
-
-
-class Catalogue(Protocol):
-    """Knows which drivers exist."""
-
-    def names(self) -> list[str]:
-        """Return the names of all drivers, sorted."""
-
-    def load(self, name: str) -> type[base.Driver]:
-        """Return the class of a driver that exists. Raises whatever its import raises."""
-
-
-class InstalledDrivers:
-    """Drivers by entry point; a package outside this one needs an entry point alone."""
-
-    def names(self) -> list[str]:
-        return sorted({point.name for point in metadata.entry_points(group=NAMESPACE)})
-
-    def load(self, name: str) -> type[base.Driver]:
-        manager: stevedore.DriverManager[type[base.Driver]] = stevedore.DriverManager(
-            NAMESPACE, name, invoke_on_load=False, on_load_failure_callback=_raise)
-        return typing.cast(type[base.Driver], manager.driver)
-
-
-def _raise(manager: object, entry_point: object, error: BaseException) -> None:
-    raise error
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Discovery:
@@ -71,20 +40,36 @@ class Discovery:
     devices: list[messages.ReportedDevice]
     failed_drivers: list[str]
     digest: str
+    withheld: list[messages.WithheldFunction] = dataclasses.field(default_factory=list)
 
 
-class _BadReport(Exception):
-    """A driver returned what can't be reported."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the host is found: real roots, or recorded trees."""
+
+    sysfs_root: str = "/sys"
+    proc_root: str = "/proc"
+    dev_root: str = "/dev"
+    state_path: str = "/var/lib/cyborg-lite"
 
 
-class _Slot:
-    """One enabled driver: its class, its instance once that could be made, what it last did."""
+class _BadDeviceFile(Exception):
+    """A driver stays disabled until its device file is mended."""
+
+
+class Slot:
+    """One enabled driver: its class, its instance once that could be made, what it last did.
+
+    withheld: without what a device file says is never offered. claims: the functions it reported.
+    """
 
     def __init__(self, name: str, environment: base.Environment) -> None:
         self.name = name
         self.environment = environment
         self.driver: base.Driver | None = None
         self.error: str | None = None
+        self.file_complaint: str | None = None
+        self.arranging_error: str | None = None
         self.withheld: dict[str, str] = {}
         self.claims: set[str] = set()
 
@@ -92,93 +77,171 @@ class _Slot:
 class Hardware:
     """The enabled drivers of one host, in the order of their right to a function.
 
+    checking: this is the pre-flight; nothing is changed. host: the privileged functions.
     Raises base.ConfigurationError when a name is unknown or a driver refuses its options.
     """
 
     def __init__(self, enabled: Sequence[str], options: Mapping[str, Mapping[str, Any]],
-                 sysfs_root: str, catalogue: Catalogue | None = None) -> None:
-        self._catalogue = catalogue or InstalledDrivers()
+                 place: Place, catalogue: installed.Catalogue | None = None, *,
+                 files: device_files.DeviceFiles | None = None, checking: bool = False,
+                 host: privileged.Host | None = None) -> None:
+        self._catalogue = catalogue or installed.InstalledDrivers()
         self._options = options
-        self._sysfs = sysfs.Sysfs(sysfs_root)
+        self._place = place
+        self._files = files or device_files.DeviceFiles()
+        self._checking = checking
+        self.sysfs = sysfs.Sysfs(place.sysfs_root)
+        self._use = usage.HostUse(self.sysfs, place.proc_root)
+        self._host = host or privileged.Host(self.sysfs.root)
         self._discovering = threading.Lock()
+        self._asked: str | None = None
         self._busy: set[str] = set()
         self._idle = threading.Condition()
-        self._slots = [_Slot(name, base.Environment(self._sysfs, {}, set()))
-                       for name in dict.fromkeys(enabled)]
-        installed = self._catalogue.names()
-        for slot in self._slots:
-            if slot.name not in installed:
+        self.slots = [Slot(name, base.Environment(self.sysfs)) for name in dict.fromkeys(enabled)]
+        known = self._catalogue.names()
+        for slot in self.slots:
+            if slot.name not in known:
                 raise base.ConfigurationError(
                     f"[agent] enabled_drivers: there is no driver {slot.name!r}; installed are "
-                    f"{', '.join(installed) or 'none'}")
+                    f"{', '.join(known) or 'none'}")
             self._start(slot)
 
     @property
     def drivers(self) -> list[str]:
         """Names of the enabled drivers."""
-        return [slot.name for slot in self._slots]
+        return [slot.name for slot in self.slots]
 
-    def _start(self, slot: _Slot) -> None:
+    @property
+    def file_complaints(self) -> dict[str, str]:
+        """What is wrong with device files, by the driver that it disables."""
+        return {slot.name: slot.file_complaint for slot in self.slots if slot.file_complaint}
+
+    @property
+    def asked(self) -> str | None:
+        """Name of the driver that is being asked at this moment."""
+        return self._asked
+
+    def _start(self, slot: Slot) -> None:
         """Make the driver's instance; a failure that is no configuration error is kept."""
         try:
             kind = self._catalogue.load(slot.name)
+            names = (slot.name, *kind.aliases)
+            devices = self._files.of(names)
+            complaint = self._files.complaint_about(names) or _misfit(slot.name, kind, devices)
+            if complaint:
+                raise _BadDeviceFile(complaint)
             options = {group: self._options.get(group, {}) for group in kind.option_groups}
-            slot.environment = base.Environment(self._sysfs, options, set())
+            slot.environment = base.Environment(
+                self.sysfs, options, devices=devices, proc_root=self._place.proc_root,
+                dev_root=self._place.dev_root, state_path=self._place.state_path,
+                checking=self._checking, host=self._host, use=self._use)
             slot.driver = kind(slot.environment)
         except base.ConfigurationError:
             raise
+        except (_BadDeviceFile, base.EntryError) as error:
+            slot.file_complaint = str(error)
+            self._fail(slot, error, f"its device file is wrong: {error}")
         except Exception as error:
             self._fail(slot, error)
+
+    def _restart(self, slot: Slot) -> None:
+        if slot.driver is None:
+            try:
+                self._start(slot)
+            except base.ConfigurationError as error:
+                self._fail(slot, error)
 
     # --- discover -----------------------------------------------------------------------------
 
     def discover(self) -> Discovery:
         """Ask every driver once; one that fails costs its own devices only."""
         with self._discovering:
-            self._sysfs.begin_pass()
+            self.sysfs.begin_pass()
+            for slot in self.slots:
+                self._restart(slot)
+                self._arrange(slot)
             devices: list[messages.ReportedDevice] = []
             claimed: set[str] = set()
+            doubted: dict[str, messages.WithheldFunction] = {}
             names: set[str] = set()
-            for slot in self._slots:
-                found = self._ask(slot, claimed)
+            for slot in self.slots:
+                found = self._ask(slot, claimed, doubted)
                 if found is not None:
-                    own = [device for device in found if _is_new(device, claimed, names)]
-                    slot.claims = {address for device in own for address in _addresses(device)}
+                    own = [device for device in found if reports.is_new(device, claimed, names)]
+                    slot.claims = {address for device in own
+                                   for address in reports.addresses(device)}
                     devices.extend(own)
                 # functions of a driver that failed stay its own: they are unknown, not free
                 claimed |= slot.claims
-            failed = sorted(slot.name for slot in self._slots if slot.error is not None)
-        return Discovery(devices, failed, digest_of(devices, failed))
+                for address, reason in slot.withheld.items():
+                    doubted.setdefault(address, messages.WithheldFunction(
+                        address=address, driver=slot.name, reason=reason))
+            failed = sorted(slot.name for slot in self.slots if slot.error is not None)
+        withheld = [doubted[address] for address in sorted(doubted.keys() - claimed)]
+        return Discovery(devices, failed, reports.digest_of(devices, failed, withheld), withheld)
 
-    def _ask(self, slot: _Slot, claimed: set[str]) -> list[messages.ReportedDevice] | None:
-        if slot.driver is None:
-            try:
-                self._start(slot)
-            except base.ConfigurationError as error:
-                self._fail(slot, error)
+    def _arrange(self, slot: Slot) -> None:
+        """Let the driver make the host as wished, before anybody looks at it."""
+        if self._checking or not isinstance(slot.driver, base.ArrangesDevices):
+            return
+        self._asked = slot.name
+        error: str | None = None
+        try:
+            if slot.driver.arrange():
+                self.sysfs.begin_pass()
+        except Exception as trouble:
+            # part of it may be done
+            self.sysfs.begin_pass()
+            error = f"{type(trouble).__name__}: {trouble}"
+            if error != slot.arranging_error:
+                LOG.error("driver %s could not arrange its devices as wished; it is tried again "
+                          "at each discovery: %s", slot.name, error, exc_info=trouble)
+        finally:
+            self._asked = None
+        slot.arranging_error = error
+
+    def _ask(self, slot: Slot, claimed: set[str],
+             doubted: Mapping[str, messages.WithheldFunction]) -> (
+                 list[messages.ReportedDevice] | None):
         if slot.driver is None:
             return None
         slot.environment.claimed.clear()
         slot.environment.claimed.update(claimed)
+        slot.environment.doubted.clear()
+        slot.environment.doubted.update(
+            {address: each.reason for address, each in doubted.items() if address not in claimed})
+        self._asked = slot.name
         try:
-            found = [_completed(device, slot.name, slot.driver)
+            found = [reports.completed(device, slot.name, slot.driver)
                      for device in slot.driver.discover()]
-            canonical(found)
+            reports.canonical(found)
         except Exception as error:
             self._fail(slot, error)
             return None
+        finally:
+            self._asked = None
         if slot.error is not None:
             LOG.info("driver %s works again: %d devices", slot.name, len(found))
             slot.error = None
-        _log_withheld(slot)
-        return found
+        never = self._never(slot)
+        _note_withheld(slot, claimed | never)
+        return [device for device in found if not never & reports.addresses(device)]
+
+    def _never(self, slot: Slot) -> set[str]:
+        """The functions that device files keep this driver away from."""
+        devices = slot.environment.devices
+        if not devices.entries and not devices.others:
+            return set()
+        return {function.address for function in self.sysfs.pci_functions()
+                if devices.is_never_offered(function)}
 
     @staticmethod
-    def _fail(slot: _Slot, error: Exception) -> None:
-        text = f"{type(error).__name__}: {error}"
+    def _fail(slot: Slot, error: Exception, text: str | None = None) -> None:
+        text = text or f"{type(error).__name__}: {error}"
         if text != slot.error:
             LOG.error("driver %s failed; its devices stay as they were reported, new ones are "
-                      "not seen: %s", slot.name, text, exc_info=error)
+                      "not seen: %s", slot.name, text,
+                      exc_info=None if slot.file_complaint else error)
         slot.error = text
 
     # --- handles ------------------------------------------------------------------------------
@@ -199,10 +262,13 @@ class Hardware:
         return messages.HandleResult(handle_uuid=task.handle_uuid, error=error)
 
     def _try(self, work: str, task: messages.HandleTask) -> str | None:
-        driver = next((slot.driver for slot in self._slots if slot.name == task.driver), None)
-        if driver is None:
+        slot = next((slot for slot in self.slots if slot.name == task.driver), None)
+        if slot is None:
             return (f"driver {task.driver} is not at work on this host; enabled are "
                     f"{', '.join(self.drivers) or 'none'}")
+        driver = slot.driver
+        if driver is None:
+            return f"driver {task.driver} is not at work on this host: {slot.error}"
         if not isinstance(driver, base.PreparesHandles):
             return None
         try:
@@ -228,82 +294,28 @@ class Hardware:
                 self._idle.notify_all()
 
 
-# --- reports ----------------------------------------------------------------------------------
-
-
-def canonical(devices: Iterable[messages.ReportedDevice]) -> str:
-    """Return JSON text that is equal for equal sets of devices, in whatever order they come."""
-    return _sorted_json([_ordered(device) for device in devices])
-
-
-def digest_of(devices: Iterable[messages.ReportedDevice], failed_drivers: Sequence[str]) -> str:
-    """Return the SHA-256 of a discovery.
-
-    The failed drivers count: a device that vanishes while its driver fails leaves no other trace.
-    """
-    text = canonical(devices) + json.dumps(sorted(failed_drivers))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _ordered(device: messages.ReportedDevice) -> dict[str, Any]:
-    data: dict[str, Any] = codec.encode(device)
-    for deployable in data["deployables"]:
-        deployable["handles"] = json.loads(_sorted_json(deployable["handles"]))
-        deployable["traits"] = sorted(deployable["traits"])
-    data["deployables"] = json.loads(_sorted_json(data["deployables"]))
-    return data
-
-
-def _sorted_json(items: Iterable[Any]) -> str:
-    texts = sorted(json.dumps(item, sort_keys=True, separators=(",", ":")) for item in items)
-    return f"[{','.join(texts)}]"
-
-
-def _completed(device: messages.ReportedDevice, name: str,
-               driver: base.Driver) -> messages.ReportedDevice:
-    """Fill in what the agent knows better than the driver."""
-    able = isinstance(driver, base.PreparesHandles)
-    deployables = []
-    for deployable in device.deployables:
-        told = deployable.prepares or deployable.cleans
-        if told and not able:
-            raise _BadReport(f"{deployable.name} is said to need host work, but the driver "
-                             "can do none")
-        if able and not told:
-            deployable = dataclasses.replace(deployable, prepares=True, cleans=True)
-        deployables.append(deployable)
-    return dataclasses.replace(device, driver=name, deployables=deployables)
-
-
-def _addresses(device: messages.ReportedDevice) -> set[str]:
-    """The PCI functions that a device takes: its own, and those of its handles."""
-    taken = {device.pci_address} if device.pci_address else set()
-    for deployable in device.deployables:
-        for handle in deployable.handles:
-            if handle.type == "PCI":
-                taken.add("{domain}:{bus}:{device}.{function}".format(**handle.info))
-    return taken
-
-
-def _names(device: messages.ReportedDevice) -> set[str]:
-    """What must be unique on the host: the device's address, the deployables' names."""
-    return {f"device {device.address}",
-            *(f"deployable {deployable.name}" for deployable in device.deployables)}
-
-
-def _is_new(device: messages.ReportedDevice, claimed: set[str], names: set[str]) -> bool:
-    """Say whether nobody reported it so far, and note its names."""
-    own = _names(device)
-    if claimed & _addresses(device) or names & own:
-        LOG.debug("driver %s: %s is reported already", device.driver, device.address)
-        return False
-    names |= own
-    return True
-
-
-def _log_withheld(slot: _Slot) -> None:
-    withheld = slot.driver.withheld if slot.driver else {}
+def _note_withheld(slot: Slot, silent: set[str]) -> None:
+    """Keep what the driver withholds, and log what is new in it."""
+    withheld = {address: reason for address, reason in
+                (slot.driver.withheld if slot.driver else {}).items() if address not in silent}
     for address, reason in withheld.items():
         if slot.withheld.get(address) != reason:
             LOG.warning("driver %s does not offer %s: %s", slot.name, address, reason)
-    slot.withheld = dict(withheld)
+    slot.withheld = withheld
+
+
+def _misfit(name: str, kind: type[base.Driver],
+            config: device_config.DeviceConfig) -> str | None:
+    """Return what an entry says that means nothing to its driver, with the place."""
+    for entry in config.entries:
+        known = kind.entry_keys | {"match"}
+        for key, place in entry.places.items():
+            if key not in known:
+                return (f"{place}: {key} means nothing to {name}; it knows "
+                        f"{', '.join(sorted(known))}")
+        for key, value, able in (("offer", entry.offer, kind.offers),
+                                 ("clean", entry.clean, kind.cleans)):
+            if value is not None and value not in able | {"none"}:
+                return (f"{entry.places[key]}: {name} can't do {key}: {value}; it knows "
+                        f"{', '.join(sorted(able | {'none'}))}")
+    return None

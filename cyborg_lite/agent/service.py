@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable
-from collections.abc import Mapping
-from typing import Any
 
 from oslo_config import cfg
 
@@ -22,50 +19,22 @@ from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import rpc
 from cyborg_lite.agent import hardware
+from cyborg_lite.agent import installed
+from cyborg_lite.agent import reports
+from cyborg_lite.agent import settings
+from cyborg_lite.agent import uevents
 from cyborg_lite.drivers import base
+from cyborg_lite.drivers import device_files
 
 LOG = logging.getLogger(__name__)
 
 CONDUCTOR_TIMEOUT_S = 30.0
 FIRST_RETRY_S = 1.0
 STOP_WAIT_S = 60.0
+STOP_DISCOVERY_WAIT_S = 5.0
 
-_NO_DRIVERS_GROUP = frozenset({"api", "conductor", "agent"})
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What the agent takes from the configuration, at one moment.
-
-    options: the drivers' groups with their values.
-    """
-
-    host: str
-    resource_provider_name: str
-    report_interval_s: float = 10.0
-    discover_interval_s: float = 60.0
-    enabled_drivers: tuple[str, ...] = ("fake_driver",)
-    sysfs_root: str = "/sys"
-    options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-
-
-def settings_from(conf: cfg.ConfigOpts,
-                  full_name: Callable[[], str] = socket.getfqdn) -> Settings:
-    """Read the settings.
-
-    The provider's name is only where the conductor begins to look: it asks Placement for the
-    host's name too, since a short name and a full one often differ.
-    """
-    name = conf.agent.resource_provider_name or full_name() or conf.host
-    options = {group: {option.dest: conf[group][option.dest] for option in group_options}
-               for group, group_options in config.OWN_OPTIONS.items()
-               if group is not None and group not in _NO_DRIVERS_GROUP}
-    return Settings(
-        host=conf.host, resource_provider_name=name,
-        report_interval_s=conf.agent.report_interval,
-        discover_interval_s=conf.agent.discover_interval,
-        enabled_drivers=tuple(conf.agent.enabled_drivers), sysfs_root=conf.agent.sysfs_root,
-        options=options)
+SLOW_S = 30.0
+"""A discovery that takes longer is said to hang."""
 
 
 class Endpoint:
@@ -86,36 +55,42 @@ class Endpoint:
 
 
 class Agent:
-    """Runs in one thread of its own; `run_once` is what that thread repeats.
+    """Discovers in one thread and beats in another, so that a driver that hangs costs no beat.
 
     read_settings: what the configuration holds, asked at the start and in `reload`; may raise.
+    listener: made with what it is to call when the kernel announces a change.
     Raises base.ConfigurationError when the drivers can't be had as configured.
     """
 
-    def __init__(self, read_settings: Callable[[], Settings], conductor: rpc.ConductorClient, *,
-                 catalogue: hardware.Catalogue | None = None,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, read_settings: Callable[[], settings.Settings],
+                 conductor: rpc.ConductorClient, *,
+                 catalogue: installed.Catalogue | None = None,
+                 clock: Callable[[], float] = time.monotonic,
+                 listener: Callable[[Callable[[], None]], uevents.Listener] | None = None) -> None:
         self._read_settings = read_settings
         self._conductor = conductor
         self._catalogue = catalogue
         self._clock = clock
+        self._listener = listener(self.discover_soon) if listener else None
         self.settings = read_settings()
-        self.hardware = self._hardware_for(self.settings)
+        for bad in self.settings.files.bad:
+            LOG.error("device file not used: %s", bad.text)
+        self.hardware = settings.hardware_for(self.settings, catalogue)
         self.endpoint = Endpoint(self)
+        self._state = threading.RLock()
+        """Guards what follows; never held while a driver or the conductor is asked."""
         self._discovery: hardware.Discovery | None = None
+        self._asked_since: float | None = None
+        self._said_slow = False
         self._discover_at = clock()
         self._beat_at = clock()
         self._failures = 0
-        self._wake = threading.Event()
         self._stopping = False
-        self._running = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._beat_wake = threading.Event()
+        self._beat_thread: threading.Thread | None = None
+        self._rounds: _Rounds | None = None
 
-    def _hardware_for(self, settings: Settings) -> hardware.Hardware:
-        return hardware.Hardware(settings.enabled_drivers, settings.options, settings.sysfs_root,
-                                 self._catalogue)
-
-    # --- the thread ---------------------------------------------------------------------------
+    # --- the threads --------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to discover and to beat; returns at once."""
@@ -123,72 +98,120 @@ class Agent:
                  self.settings.host, ", ".join(self.hardware.drivers) or "none",
                  self.settings.resource_provider_name, self.settings.sysfs_root)
         self._stopping = False
-        self._thread = threading.Thread(target=self._loop, name="agent", daemon=True)
-        self._thread.start()
+        # what there is, is known in a moment; a driver that hangs is not waited for longer
+        self._beat_at = self._clock() + self.settings.report_interval_s
+        if self._listener:
+            self._listener.start()
+        self._rounds = _Rounds(self, self.hardware)
+        self._beat_thread = threading.Thread(target=self._beat_on, name="agent-beat", daemon=True)
+        self._beat_thread.start()
 
     def stop(self) -> None:
-        """Finish the round in hand, then end the thread."""
+        """Finish the beat in hand, then end the threads; a discovery that hangs is left behind."""
         self._stopping = True
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join(STOP_WAIT_S)
-            self._thread = None
+        self._beat_wake.set()
+        if self._listener:
+            self._listener.stop()
+        if self._rounds is not None:
+            self._rounds.end(STOP_DISCOVERY_WAIT_S)
+            self._rounds = None
+        if self._beat_thread is not None:
+            self._beat_thread.join(STOP_WAIT_S)
+            self._beat_thread = None
 
     def discover_soon(self) -> None:
         """Discover at once and not at the next period: something announced a change."""
-        self._discover_at = self._clock()
-        self._wake.set()
+        with self._state:
+            self._discover_at = self._clock()
+            if self._rounds is not None:
+                self._rounds.wake.set()
 
-    def _loop(self) -> None:
+    def _beat_on(self) -> None:
         while not self._stopping:
-            self._wake.clear()
+            self._beat_wake.clear()
             try:
-                wait_s = self.run_once()
+                wait_s = self._beat_if_due()
             except Exception:
-                LOG.exception("agent round failed; it is repeated")
+                LOG.exception("heartbeat failed; it is repeated")
                 wait_s = self.settings.report_interval_s
             if not self._stopping:
-                self._wake.wait(wait_s)
+                self._beat_wake.wait(wait_s)
 
     def run_once(self) -> float:
         """Do what is due; return the seconds until something is due again."""
-        with self._running:
-            if self._clock() >= self._discover_at:
-                self._discover()
-            if self._clock() >= self._beat_at:
-                self._beat()
-            return max(0.0, min(self._discover_at, self._beat_at) - self._clock())
+        return min(self.discover_if_due(self.hardware), self._beat_if_due())
 
-    # --- discovery and beats ------------------------------------------------------------------
+    # --- discovery ----------------------------------------------------------------------------
 
-    def _discover(self) -> None:
-        self._discover_at = self._clock() + self.settings.discover_interval_s
-        found = self.hardware.discover()
+    def discover_if_due(self, drivers: hardware.Hardware) -> float:
+        """Ask these drivers when it is time; return the seconds until it is time again."""
+        with self._state:
+            now = self._clock()
+            if now < self._discover_at:
+                return self._discover_at - now
+            # from here on an announced change leads to one more discovery
+            self._discover_at = now + self.settings.discover_interval_s
+            self._asked_since, self._said_slow = now, False
+        found: hardware.Discovery | None = None
+        try:
+            found = drivers.discover()
+        finally:
+            with self._state:
+                if drivers is self.hardware:
+                    self._asked_since = None
+                    self._take(found)
+        return max(0.0, self._discover_at - self._clock())
+
+    def _take(self, found: hardware.Discovery | None) -> None:
+        if found is None:
+            return
         if self._discovery is None or found.digest != self._discovery.digest:
             LOG.info("host=%s discovered %d devices, failed drivers: %s", self.settings.host,
                      len(found.devices), ", ".join(found.failed_drivers) or "none")
             self._beat_at = self._clock()
+            self._beat_wake.set()
         self._discovery = found
 
-    def _beat(self) -> None:
+    def _known(self) -> hardware.Discovery:
+        """Return what was discovered last; before that, that nothing is known of any driver."""
+        with self._state:
+            if self._asked_since is not None and not self._said_slow:
+                waited_s = self._clock() - self._asked_since
+                if waited_s >= SLOW_S:
+                    LOG.error("driver %s has not answered for %.0f s; what was reported last "
+                              "stays, and a change of any device is not seen until it answers",
+                              self.hardware.asked, waited_s)
+                    self._said_slow = True
+            if self._discovery is not None:
+                return self._discovery
+            drivers = sorted(self.hardware.drivers)
+            return hardware.Discovery([], drivers, reports.digest_of([], drivers))
+
+    # --- beats --------------------------------------------------------------------------------
+
+    def _beat_if_due(self) -> float:
+        if self._clock() >= self._beat_at:
+            self._beat(self._known())
+        return max(0.0, self._beat_at - self._clock())
+
+    def _beat(self, found: hardware.Discovery) -> None:
         """Tell the conductor the digest, and all the rest if it doesn't know that one."""
-        if self._discovery is None:
-            return
+        with self._state:
+            # a change that is found from here on sets it anew
+            self._beat_at = self._clock() + self.settings.report_interval_s
         try:
             reply = self._conductor.heartbeat(messages.Heartbeat(
-                host=self.settings.host, digest=self._discovery.digest,
+                host=self.settings.host, digest=found.digest,
                 resource_provider_name=self.settings.resource_provider_name))
             if reply.report_wanted:
-                self._conductor.report(self._report(self._discovery))
-                LOG.info("host=%s reported %d devices", self.settings.host,
-                         len(self._discovery.devices))
+                self._conductor.report(self._report(found))
+                LOG.info("host=%s reported %d devices", self.settings.host, len(found.devices))
         except (errors.Error, TypeError) as error:
             self._unheard(error)
             return
         if self._failures:
             LOG.info("host=%s the conductor answers again", self.settings.host)
         self._failures = 0
-        self._beat_at = self._clock() + self.settings.report_interval_s
 
     def _unheard(self, error: Exception) -> None:
         """Try again soon, then less and less soon, at last with the beat's own period."""
@@ -204,45 +227,85 @@ class Agent:
             host=self.settings.host, digest=found.digest, devices=found.devices,
             resource_provider_name=self.settings.resource_provider_name,
             failed_drivers=found.failed_drivers, drivers=self.hardware.drivers,
-            version=config.version())
+            version=config.version(), withheld=found.withheld)
 
     # --- configuration ------------------------------------------------------------------------
 
     def reload(self) -> None:
         """Take the configuration as it is now, or keep the old one and say what is wrong.
 
-        The host's name stays: it is this agent's identity.
+        The host's name stays: it is this agent's identity. A driver whose device file is wrong
+        keeps what its files said before.
         """
         try:
-            settings = dataclasses.replace(self._read_settings(), host=self.settings.host)
-            drivers = self._hardware_for(settings)
+            wanted = dataclasses.replace(self._read_settings(), host=self.settings.host)
+            wanted = self._with_usable_files(wanted)
+            drivers = settings.hardware_for(wanted, self._catalogue)
         except (base.ConfigurationError, cfg.Error, ValueError) as error:
             LOG.error("configuration not taken, the old one stays in force: %s", error)
             return
-        changes = _changes(self.settings, settings)
+        changes = settings.changes(self.settings, wanted)
         if not changes:
             LOG.info("configuration read again: nothing changed")
             return
         for change in changes:
             LOG.info("configuration changed: %s", change)
-        with self._running:
-            self.settings, self.hardware = settings, drivers
+        with self._state:
+            self.settings, self.hardware = wanted, drivers
+            self._asked_since = None
             self._beat_at = self._clock()
+            self._beat_wake.set()
+            if self._rounds is not None:
+                # one that hangs in a driver of the old configuration is not waited for
+                self._rounds.end(0)
+                self._rounds = _Rounds(self, drivers)
         self.discover_soon()
 
+    def _with_usable_files(self, wanted: settings.Settings) -> settings.Settings:
+        """Return the settings with the old device files of those drivers whose new are wrong."""
+        old, new = self.settings.files, wanted.files
+        for bad in new.bad:
+            LOG.error("device file not taken, the old one stays in force: %s", bad.text)
+        files = device_files.keeping(
+            old, new, {bad.driver for bad in new.bad if bad.driver}
+            - {bad.driver for bad in old.bad if bad.driver})
+        wanted = dataclasses.replace(wanted, files=files)
+        wrong = settings.hardware_for(wanted, self._catalogue).file_complaints
+        fresh = wrong.keys() - self.hardware.file_complaints.keys()
+        for name in sorted(fresh):
+            LOG.error("device file of %s not taken, the old one stays in force: %s", name,
+                      wrong[name])
+        return dataclasses.replace(wanted, files=device_files.keeping(old, files, fresh))
 
-def _changes(old: Settings, new: Settings) -> list[str]:
-    """Say in words, one line an option, what is different."""
-    lines = [f"[agent] {field.name.removesuffix('_s')} {getattr(old, field.name)!r} -> "
-             f"{getattr(new, field.name)!r}"
-             for field in dataclasses.fields(Settings)
-             if field.name != "options" and getattr(old, field.name) != getattr(new, field.name)]
-    for group in sorted(old.options.keys() | new.options.keys()):
-        before, after = old.options.get(group, {}), new.options.get(group, {})
-        lines += [f"[{group}] {name} {before.get(name)!r} -> {after.get(name)!r}"
-                  for name in sorted(before.keys() | after.keys())
-                  if before.get(name) != after.get(name)]
-    return lines
+
+class _Rounds:
+    """The thread that asks one configuration's drivers again and again."""
+
+    def __init__(self, agent: Agent, drivers: hardware.Hardware) -> None:
+        self._agent = agent
+        self._drivers = drivers
+        self._ended = False
+        self.wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="agent-discover", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ended:
+            self.wake.clear()
+            try:
+                wait_s = self._agent.discover_if_due(self._drivers)
+            except Exception:
+                LOG.exception("discovery failed; it is repeated")
+                wait_s = self._agent.settings.report_interval_s
+            if not self._ended:
+                self.wake.wait(wait_s)
+
+    def end(self, wait_s: float) -> None:
+        """Let the thread end after what it does now, and wait so long for that."""
+        self._ended = True
+        self.wake.set()
+        if wait_s:
+            self._thread.join(wait_s)
 
 
 def agent_from(conf: cfg.ConfigOpts, bus: rpc.Bus) -> Agent:
@@ -251,4 +314,5 @@ def agent_from(conf: cfg.ConfigOpts, bus: rpc.Bus) -> Agent:
     Its endpoint is to be served on `rpc.AGENT_TOPIC` under the host's name. `reload` takes what
     `conf` holds by then; reading the files anew is the process's business.
     """
-    return Agent(lambda: settings_from(conf), rpc.ConductorClient(bus, CONDUCTOR_TIMEOUT_S))
+    return Agent(lambda: settings.read(conf), rpc.ConductorClient(bus, CONDUCTOR_TIMEOUT_S),
+                 listener=uevents.Listener)

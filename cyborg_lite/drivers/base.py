@@ -32,6 +32,13 @@ class ConfigurationError(ValueError):
     """An option or a device file is wrong. The text names it, its value and what is allowed."""
 
 
+class EntryError(ValueError):
+    """An entry of a device file is wrong in a way that its driver alone can see.
+
+    It disables this driver and no other. The text begins with `Entry.places` of the key.
+    """
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Problem:
     """What an administrator should mend, and how; the pre-flight shows it.
@@ -51,7 +58,7 @@ class Environment:
         which run in other threads, use `sysfs.fresh()`.
     options: the values of the driver's own configuration groups, group by group.
     claimed: PCI addresses that a driver named earlier in `enabled_drivers` reports; filled by
-        the agent before each discovery.
+        the agent before each discovery, like `doubted`: what such a driver withholds, and why.
     devices: what the operator's device files say to this driver.
     proc_root, dev_root, state_path: procfs, device nodes, and where the agent keeps state.
     checking: this is the pre-flight. It writes nothing, and mediated devices that exist are
@@ -63,6 +70,7 @@ class Environment:
     sysfs: sysfs.Sysfs
     options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     claimed: set[str] = dataclasses.field(default_factory=set)
+    doubted: dict[str, str] = dataclasses.field(default_factory=dict)
     devices: device_config.DeviceConfig = dataclasses.field(
         default_factory=device_config.DeviceConfig)
     proc_root: str = "/proc"
@@ -83,7 +91,8 @@ class Driver(abc.ABC):
     """Reports the devices of one kind.
 
     The constructor raises `ConfigurationError` for an option that it can't use: the agent then
-    doesn't start. Any other exception costs this driver's devices only, and is tried again.
+    doesn't start; `EntryError` for a device file. Any other exception costs this driver's devices
+    only, and is tried again.
     """
 
     option_groups: ClassVar[tuple[str, ...]] = ()

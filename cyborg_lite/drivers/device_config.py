@@ -116,6 +116,15 @@ class DeviceConfig:
         foreign = (_first(entries, function) for entries in self.others)
         return next((entry for entry in foreign if entry and entry.offer == "none"), None)
 
+    def entry_behind(self, function: sysfs.PciFunction,
+                     parent: sysfs.PciFunction | None) -> Entry | None:
+        """Return the entry for a function; for a virtual one without, its parent's (offer: vf)."""
+        entry = self.entry_for(function)
+        if entry is None and function.is_virtual and parent is not None:
+            entry = self.entry_for(parent)
+            return entry if entry is not None and entry.offer == "vf" else None
+        return entry
+
     def entry_for_name(self, name: str) -> Entry | None:
         """Return the first entry that means what is no PCI function, by its name."""
         return next((entry for entry in self.entries if entry.match.means_name(name)), None)

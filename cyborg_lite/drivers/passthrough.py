@@ -12,34 +12,41 @@ import collections
 import re
 from collections.abc import Collection
 from collections.abc import Iterable
-from collections.abc import Mapping
 from collections.abc import Sequence
 
+from cyborg_lite.drivers import base
+from cyborg_lite.drivers import device_config
 from cyborg_lite.drivers import sysfs
+from cyborg_lite.drivers import usage
 
 _UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
-_IFF_UP = 1
 
 _JUDGED = ("02", "03", "0b", "12")
 """Classes of functions that may be offered while a host driver has them: networks, whose
 interfaces show whether they are used, and accelerators. A disk or a USB controller may not."""
 
 
-def judge(candidates: Sequence[sysfs.PciFunction], reader: sysfs.Sysfs,
-          claimed: Collection[str] = ()) -> tuple[list[sysfs.PciFunction], dict[str, str]]:
-    """Split candidates into those to offer and those to withhold, with the reason by address.
+def judge(candidates: Sequence[sysfs.PciFunction], environment: base.Environment,
+          movable: Collection[str] = ()) -> tuple[list[sysfs.PciFunction], dict[str, str]]:
+    """Split candidates into those to offer whole and those to withhold, with the reason.
 
-    claimed: addresses that another driver offers.
+    What drivers named earlier offer, or withhold while a host driver has it, is respected.
+    movable: addresses that the operator wants taken from their host driver before a guest gets
+        them; these need no more than that no use of the host's can be seen, and so do their
+        neighbours in the IOMMU group that are movable too.
     """
-    groups = _by_group(reader.pci_functions())
-    children = collections.Counter(each.physfn for each in reader.pci_functions())
+    functions = environment.sysfs.pci_functions()
+    groups = _by_group(functions)
+    children = collections.Counter(each.physfn for each in functions)
     offered: list[sysfs.PciFunction] = []
     withheld: dict[str, str] = {}
-    taken = set(claimed)
+    taken = set(environment.claimed)
     for function in candidates:
         neighbours = _neighbours(function, groups)
-        reason = (_impossible(function) or _carved(function, children)
-                  or _used_by_host(function, reader) or _used_group(function, neighbours)
+        reason = (_forbidden(function, environment) or _impossible(function)
+                  or carved(function, children.get(function.address, 0))
+                  or _used_by_host(function, environment, movable)
+                  or _used_group(function, neighbours, environment, movable)
                   or _taken(function, neighbours, taken))
         if reason is None:
             offered.append(function)
@@ -49,9 +56,18 @@ def judge(candidates: Sequence[sysfs.PciFunction], reader: sysfs.Sysfs,
     return offered, withheld
 
 
+def used_group(function: sysfs.PciFunction, environment: base.Environment) -> str | None:
+    """Return why the function's IOMMU group can't go to a guest: a neighbour that the host uses.
+
+    For drivers that judge a function itself in their own way.
+    """
+    groups = _by_group(environment.sysfs.pci_functions())
+    return _used_group(function, _neighbours(function, groups), environment, ())
+
+
 def is_passthrough_driver(driver: str | None) -> bool:
     """Say whether a function with this driver, or with none, is out of the host's hands."""
-    return driver in (None, "pci-stub", "xen-pciback") or driver.endswith(("vfio-pci", "vfio_pci"))
+    return driver in (None, "pci-stub", "xen-pciback") or sysfs.is_vfio(driver)
 
 
 def _by_group(functions: Iterable[sysfs.PciFunction]) -> dict[int, list[sysfs.PciFunction]]:
@@ -71,6 +87,14 @@ def _neighbours(function: sysfs.PciFunction,
             if each.address != function.address and not each.is_bridge]
 
 
+def _forbidden(function: sysfs.PciFunction, environment: base.Environment) -> str | None:
+    if environment.devices.is_never_offered(function):
+        return device_config.NEVER
+    doubt = environment.doubted.get(function.address)
+    # the driver that knows the card best has looked at it as its host driver shows it
+    return None if is_passthrough_driver(function.driver) else doubt
+
+
 def _impossible(function: sysfs.PciFunction) -> str | None:
     if function.is_bridge:
         return "it is a bridge"
@@ -82,8 +106,12 @@ def _impossible(function: sysfs.PciFunction) -> str | None:
     return None
 
 
-def _carved(function: sysfs.PciFunction, children: Mapping[str | None, int]) -> str | None:
-    count = max(function.num_vfs, children.get(function.address, 0))
+def carved(function: sysfs.PciFunction, children: int = 0) -> str | None:
+    """Return why it is no whole device: virtual functions, mediated devices, or is one itself.
+
+    children: how many functions say that this one is their physical function.
+    """
+    count = max(function.num_vfs, children)
     if count:
         return f"its virtual functions are enabled ({count} of them)"
     if any(_UUID.fullmatch(name) for name in function.entries):
@@ -93,39 +121,27 @@ def _carved(function: sysfs.PciFunction, children: Mapping[str | None, int]) -> 
     return None
 
 
-def _used_by_host(function: sysfs.PciFunction, reader: sysfs.Sysfs) -> str | None:
-    if function.driver is not None and is_passthrough_driver(function.driver):
-        return None
-    # the firmware's framebuffer shows the console without any driver
-    if "boot_vga" in function.entries and reader.number(f"{function.path}/boot_vga") != 0:
-        return "it is the display of the host (boot_vga)"
-    if function.driver is None:
-        return None
-    if not function.class_code.startswith(_JUDGED):
-        return (f"the host's {function.driver} driver has it, and whether it is in use can't be "
-                "told; bind it to vfio-pci to offer it")
-    return _used_interface(function, reader)
+def _used_by_host(function: sysfs.PciFunction, environment: base.Environment,
+                  movable: Collection[str]) -> str | None:
+    display = environment.use.of_display(function)
+    if display or is_passthrough_driver(function.driver):
+        return display
+    use = environment.use.of(function)
+    if function.address in movable or function.class_code.startswith(_JUDGED):
+        return use
+    if use and usage.UNTOLD not in use:
+        return use
+    return (f"the host's {function.driver} driver has it, and whether it is in use "
+            f"{usage.UNTOLD}; bind it to vfio-pci to offer it")
 
 
-def _used_interface(function: sysfs.PciFunction, reader: sysfs.Sysfs) -> str | None:
-    below = [name for name in sorted(function.entries) if re.fullmatch(r"virtio[0-9]+", name)]
-    for directory in [function.path, *(f"{function.path}/{name}" for name in below)]:
-        for interface in reader.names(f"{directory}/net"):
-            place = f"{directory}/net/{interface}"
-            flags = reader.number(f"{place}/flags")
-            if flags is None:
-                return f"whether its interface {interface} is in use can't be told"
-            if flags & _IFF_UP:
-                return f"its interface {interface} is up"
-            if any(name == "master" or name.startswith("upper_") for name in reader.names(place)):
-                return f"its interface {interface} is part of a bridge or bond"
-    return None
-
-
-def _used_group(function: sysfs.PciFunction,
-                neighbours: Iterable[sysfs.PciFunction]) -> str | None:
+def _used_group(function: sysfs.PciFunction, neighbours: Iterable[sysfs.PciFunction],
+                environment: base.Environment, movable: Collection[str]) -> str | None:
     for other in neighbours:
-        if not is_passthrough_driver(other.driver):
+        if is_passthrough_driver(other.driver):
+            continue
+        use = environment.use.of(other) if other.address in movable else None
+        if other.address not in movable or use:
             return (f"it shares IOMMU group {function.iommu_group} with {other.address}, which "
                     f"the host's {other.driver} driver uses; bind that to vfio-pci too")
     return None

@@ -13,12 +13,15 @@ from collections.abc import Iterator
 
 from cyborg_lite.drivers import sysfs
 
+UNTOLD = "can't be told"
+"""Part of every answer that is no knowledge; what can't be judged is not offered."""
+
 MAX_PROC_TEXT = 4 * 1024 * 1024
 
 _IFF_UP = 1
 _BLOCK = "class/block"
 _PATH_OF_NAMESPACE = re.compile(r"nvme(\d+)c\d+n(\d+)")
-_UNREADABLE = "whether its disks are mounted can't be told: no mount table can be read"
+_UNREADABLE = f"whether its disks are mounted {UNTOLD}: no mount table can be read"
 
 
 class HostUse:
@@ -47,8 +50,8 @@ class HostUse:
     # --- display --------------------------------------------------------------------------
 
     def of_display(self, function: sysfs.PciFunction) -> str | None:
-        """Return why the console is on it: boot_vga, or a framebuffer; vfio drivers have none."""
-        if sysfs.is_vfio(function.driver):
+        """Return why the console is on it: boot_vga, or a framebuffer; stubs have none."""
+        if sysfs.is_vfio(function.driver) or function.driver in ("pci-stub", "xen-pciback"):
             return None
         # the firmware's framebuffer shows the console without any driver
         if "boot_vga" in function.entries and self._reader.number(
@@ -74,7 +77,7 @@ class HostUse:
             interface = place.rpartition("/")[2]
             flags = self._reader.number(f"{place}/flags")
             if flags is None:
-                return f"whether its interface {interface} is in use can't be told"
+                return f"whether its interface {interface} is in use {UNTOLD}"
             if flags & _IFF_UP:
                 return f"its interface {interface} is up"
             if any(name == "master" or name.startswith("upper_")
@@ -95,7 +98,7 @@ class HostUse:
     def of_disks(self, function: sysfs.PciFunction) -> str | None:
         """Return why one of the disks behind the function is used, or why that can't be told."""
         if function.class_code.startswith("01") and not self._reader.names(_BLOCK):
-            return f"whether its disks are in use can't be told: there is no {_BLOCK}"
+            return f"whether its disks are in use {UNTOLD}: there is no {_BLOCK}"
         return next(filter(None, map(self.of_disk, self.disks_of(function))), None)
 
     def disks_of(self, function: sysfs.PciFunction) -> tuple[str, ...]:
@@ -122,7 +125,7 @@ class HostUse:
         self._refresh()
         place = self._reader.resolve(f"{_BLOCK}/{name}")
         if place is None:
-            return f"whether its disk {name} is in use can't be told: {_BLOCK} doesn't list it"
+            return f"whether its disk {name} is in use {UNTOLD}: {_BLOCK} doesn't list it"
         mounts = self._mounts()
         if mounts is None:
             return _UNREADABLE
@@ -143,7 +146,7 @@ class HostUse:
     def _of_block(self, name: str, place: str, mounts: _Mounts) -> str | None:
         number = self._reader.text(f"{place}/dev")
         if number is None:
-            return f"whether its disk {name} is in use can't be told: it has no device number"
+            return f"whether its disk {name} is in use {UNTOLD}: it has no device number"
         point = mounts.by_number.get(number) or mounts.by_name.get(name)
         if point:
             return f"its disk {name} is mounted at {point}"
@@ -193,7 +196,7 @@ class HostUse:
             return None
         count = self._reader.number(f"{function.path}/enable")
         if count is None:
-            return f"whether a guest has {function.address} can't be told"
+            return f"whether a guest has {function.address} {UNTOLD}"
         return f"{function.address} is open through vfio: a guest has it" if count else None
 
 

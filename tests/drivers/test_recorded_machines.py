@@ -3,6 +3,7 @@
 
 A pair is `<driver>/<machine>.json`, which has driver, options, devices and withheld, and the
 manifest `<machine>.sysfs` beside it, or the one that `manifest` names from the top of the tree.
+`proc` has texts of procfs by path, `files` device files by name.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import pytest
 
 from cyborg_lite import codec
 from cyborg_lite.drivers import base
+from cyborg_lite.drivers import device_files
 from cyborg_lite.drivers import fake
 from cyborg_lite.drivers import pci
 from cyborg_lite.drivers import recorded
@@ -31,14 +33,26 @@ def test_a_recorded_machine_is_reported_as_expected(pair: pathlib.Path,
                                                     tmp_path: pathlib.Path) -> None:
     expected = json.loads(pair.read_text())
     manifest = TOP / expected["manifest"] if "manifest" in expected else pair.with_suffix(".sysfs")
-    environment = base.Environment(sysfs.Sysfs(recorded.unpack(manifest, tmp_path)),
-                                   expected["options"], set())
+    for folder in ("proc", "files"):
+        for path, text in {"": None, **expected.get(folder, {})}.items():
+            place = tmp_path / folder / path
+            place.mkdir(parents=True) if text is None else _write(place, text)
+    files = device_files.read(str(tmp_path / "files"))
+    environment = base.Environment(
+        sysfs.Sysfs(recorded.unpack(manifest, tmp_path / "sys")), expected["options"],
+        devices=files.of([expected["driver"]]), proc_root=str(tmp_path / "proc"),
+        dev_root=str(tmp_path / "dev"), state_path=str(tmp_path / "state"))
     driver = DRIVERS[expected["driver"]](environment)
 
     devices = driver.discover()
 
     assert codec.encode(devices) == expected["devices"]
     assert driver.withheld == expected["withheld"]
+
+
+def _write(place: pathlib.Path, text: str) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(text)
 
 
 def test_every_manifest_belongs_to_a_pair() -> None:

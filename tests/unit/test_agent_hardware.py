@@ -25,6 +25,8 @@ from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import rpc
 from cyborg_lite.agent import hardware
+from cyborg_lite.agent import installed
+from cyborg_lite.agent import reports
 from cyborg_lite.drivers import base
 from cyborg_lite.drivers import fake
 from cyborg_lite.drivers import pci
@@ -77,7 +79,13 @@ def a_device(address: str = "0000:41:00.0", **fields: Any) -> messages.ReportedD
 
 def the_hardware(tmp_path: pathlib.Path, options: Mapping[str, Mapping[str, Any]] | None = None,
                  **drivers: type[base.Driver]) -> hardware.Hardware:
-    return hardware.Hardware(list(drivers), options or {}, str(tmp_path), Catalogue(**drivers))
+    return hardware.Hardware(list(drivers), options or {}, a_place(str(tmp_path)),
+                             Catalogue(**drivers))
+
+
+def a_place(root: str) -> hardware.Place:
+    return hardware.Place(sysfs_root=root, proc_root="/nowhere", dev_root="/nowhere",
+                          state_path="/nowhere")
 
 
 def a_task(driver: str, uuid: str = UUID) -> messages.HandleTask:
@@ -93,7 +101,7 @@ def test_an_unknown_driver_is_a_configuration_error_that_names_the_installed_one
     catalogue = Catalogue(fake_driver=fake.FakeDriver, pci_driver=pci.PciDriver)
 
     with pytest.raises(base.ConfigurationError) as refusal:
-        hardware.Hardware(["fake_driver", "gpu"], {}, str(tmp_path), catalogue)
+        hardware.Hardware(["fake_driver", "gpu"], {}, a_place(str(tmp_path)), catalogue)
 
     assert str(refusal.value) == ("[agent] enabled_drivers: there is no driver 'gpu'; installed "
                                   "are fake_driver, pci_driver")
@@ -143,13 +151,14 @@ def test_a_driver_of_another_package_needs_an_entry_point_alone(tmp_path: pathli
     (tmp_path / "outside-1.dist-info").mkdir()
     (tmp_path / "outside-1.dist-info/METADATA").write_text("Name: outside\nVersion: 1\n")
     (tmp_path / "outside-1.dist-info/entry_points.txt").write_text(
-        f"[{hardware.NAMESPACE}]\noutside_driver = outside_driver:Outside\n"
+        f"[{installed.NAMESPACE}]\noutside_driver = outside_driver:Outside\n"
         "broken_driver = outside_driver:Absent\n")
     (tmp_path / "outside_driver.py").write_text(
         "from cyborg_lite.drivers import fake\n\n\nclass Outside(fake.FakeDriver):\n    pass\n")
     program = (
         "from cyborg_lite.agent import hardware\n"
-        "machine = hardware.Hardware(['outside_driver', 'broken_driver'], {}, '/nowhere')\n"
+        "machine = hardware.Hardware(['outside_driver', 'broken_driver'], {},\n"
+        "                            hardware.Place(sysfs_root='/nowhere'))\n"
         "found = machine.discover()\n"
         "print([device.driver for device in found.devices], found.failed_drivers)\n")
 
@@ -218,7 +227,8 @@ def test_a_driver_is_told_what_drivers_before_it_have(tmp_path: pathlib.Path) ->
     reader = tree(tmp_path, a_function("0000:41:00.0", group=1),
                   a_function("0000:42:00.0", group=2))
     machine = hardware.Hardware(
-        ["first", "pci_driver"], {"pci": {"device_spec": ['{"vendor_id": "10de"}']}}, reader.root,
+        ["first", "pci_driver"], {"pci": {"device_spec": ['{"vendor_id": "10de"}']}},
+        a_place(reader.root),
         Catalogue(first=scripted(a_device("0000:41:00.0")), pci_driver=pci.PciDriver))
 
     found = machine.discover()
@@ -250,7 +260,8 @@ def test_what_is_withheld_is_logged_once_until_the_reason_changes(
         tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
     reader = tree(tmp_path, a_function("0000:41:00.0", total_vfs=4, num_vfs=2))
     machine = hardware.Hardware(
-        ["pci_driver"], {"pci": {"device_spec": ['{"vendor_id": "10de"}']}}, reader.root,
+        ["pci_driver"], {"pci": {"device_spec": ['{"vendor_id": "10de"}']}},
+        a_place(reader.root),
         Catalogue(pci_driver=pci.PciDriver))
     place = pathlib.Path(reader.root, reader.pci_functions()[0].path, "sriov_numvfs")
     place.chmod(0o644)
@@ -283,13 +294,13 @@ def test_the_digest_does_not_depend_on_any_order() -> None:
             for each in order.sample(deployables, 3)] if device.deployables else []
         shuffled.append(dataclasses.replace(device, deployables=parts))
 
-    assert hardware.digest_of(devices, ["x", "y"]) == hardware.digest_of(shuffled, ["y", "x"])
+    assert reports.digest_of(devices, ["x", "y"]) == reports.digest_of(shuffled, ["y", "x"])
 
 
 @pytest.mark.parametrize("change", [
     {"model": "20b5"}, {"numa_node": 1}, {"deployables": []}, {"vendor_board_info": "x"}])
 def test_the_digest_tells_every_change(change: dict[str, Any]) -> None:
-    assert hardware.digest_of([a_device()], []) != hardware.digest_of([a_device(**change)], [])
+    assert reports.digest_of([a_device()], []) != reports.digest_of([a_device(**change)], [])
 
 
 def test_a_failed_driver_changes_the_digest(tmp_path: pathlib.Path) -> None:
@@ -309,7 +320,7 @@ def test_the_digest_is_the_same_for_the_report_that_has_travelled(
     travelled = codec.decode(list[messages.ReportedDevice],
                            json.loads(json.dumps(codec.encode(found.devices))))
 
-    assert hardware.digest_of(travelled, []) == found.digest
+    assert reports.digest_of(travelled, []) == found.digest
     assert len(found.digest) == 64
 
 

@@ -19,6 +19,7 @@ from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import rpc
 from cyborg_lite.agent import service
+from cyborg_lite.agent import settings
 from cyborg_lite.drivers import base
 from cyborg_lite.drivers import fake
 from cyborg_lite.drivers import pci
@@ -73,8 +74,9 @@ class Surroundings:
     """An agent on a local bus, with a clock, and settings that a test may change."""
 
     def __init__(self, tmp_path: pathlib.Path) -> None:
-        self.settings = service.Settings(
+        self.settings = settings.Settings(
             host="node_7", resource_provider_name="node-7.example.org", sysfs_root=str(tmp_path),
+            proc_root="/nowhere",
             options={"fake": {"num_devices": 1, "num_handles": 2}, "pci": {"device_spec": []}})
         self.clock = Clock()
         self.bus = rpc.LocalBus()
@@ -302,10 +304,10 @@ def test_a_reload_without_a_change_keeps_what_runs(around: Surroundings) -> None
 
 
 def test_a_bad_configuration_at_the_start_is_an_error(tmp_path: pathlib.Path) -> None:
-    settings = service.Settings(host="n", resource_provider_name="n", enabled_drivers=("gpu",))
+    wanted = settings.Settings(host="n", resource_provider_name="n", enabled_drivers=("gpu",))
 
     with pytest.raises(base.ConfigurationError, match="enabled_drivers"):
-        service.Agent(lambda: settings, rpc.ConductorClient(rpc.LocalBus(), 30.0),
+        service.Agent(lambda: wanted, rpc.ConductorClient(rpc.LocalBus(), 30.0),
                       catalogue=Catalogue())
 
 
@@ -326,7 +328,7 @@ def test_the_providers_name_is_the_option_else_the_full_name_else_the_host(
         text: str, full_name: str, expected: str, tmp_path: pathlib.Path) -> None:
     conf = a_configuration(tmp_path, f"[DEFAULT]\nhost = node_7\n{text}\n")
 
-    assert service.settings_from(conf, lambda: full_name).resource_provider_name == expected
+    assert settings.read(conf, lambda: full_name).resource_provider_name == expected
 
 
 def test_the_options_reach_the_drivers_group_by_group(tmp_path: pathlib.Path) -> None:
@@ -335,11 +337,11 @@ def test_the_options_reach_the_drivers_group_by_group(tmp_path: pathlib.Path) ->
         '[pci]\npassthrough_whitelist = {"vendor_id": "10de"}\n'
         'passthrough_whitelist = {"vendor_id": "8086"}\n[fake]\nnum_devices = 3\n'))
 
-    settings = service.settings_from(conf, socket.gethostname)
+    found = settings.read(conf, socket.gethostname)
 
-    assert settings.enabled_drivers == ("pci_driver", "fake_driver")
-    assert settings.discover_interval_s == 5
-    assert settings.options["pci"] == {
+    assert found.enabled_drivers == ("pci_driver", "fake_driver")
+    assert found.discover_interval_s == 5
+    assert found.options["pci"] == {
         "device_spec": ['{"vendor_id": "10de"}', '{"vendor_id": "8086"}']}
-    assert settings.options["fake"] == {"num_devices": 3, "num_handles": 16}
-    assert not {"api", "conductor", "agent", "database"} & settings.options.keys()
+    assert found.options["fake"] == {"num_devices": 3, "num_handles": 16}
+    assert not {"api", "conductor", "agent", "database"} & found.options.keys()

@@ -20,7 +20,9 @@ EVERYTHING = '{"address": "*:*:*.*"}'
 
 def judged(reader: sysfs.Sysfs, claimed: set[str] | None = None) -> tuple[list[str],
                                                                           dict[str, str]]:
-    offered, withheld = passthrough.judge(reader.pci_functions(), reader, claimed or set())
+    offered, withheld = passthrough.judge(
+        reader.pci_functions(), base.Environment(reader, claimed=claimed or set(),
+                                                 proc_root="/nowhere"))
     return [function.address for function in offered], withheld
 
 
