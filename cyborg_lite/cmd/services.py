@@ -7,6 +7,7 @@ import logging
 import os
 import pathlib
 import socket
+import sys
 from collections.abc import Callable
 
 from oslo_config import cfg
@@ -33,8 +34,12 @@ def conductor() -> None:
 
 
 def agent() -> None:
-    """cyborg-lite-agent: the drivers of one compute host."""
-    process.main(process.Program(name="cyborg-lite-agent", build=_build_agent))
+    """cyborg-lite-agent: the drivers of one compute host; with --check its pre-flight."""
+    program = process.Program(name="cyborg-lite-agent", build=_build_agent,
+                              cli_options=AGENT_OPTIONS)
+    if "--check" in sys.argv[1:]:
+        sys.exit(_check_host(program, sys.argv[1:]))
+    process.main(program)
 
 
 def standalone() -> None:
@@ -101,13 +106,44 @@ def _build_conductor(conf: cfg.ConfigOpts) -> tuple[Callable[[], process.Service
 # --- agent ------------------------------------------------------------------------------------
 
 
+AGENT_OPTIONS = (
+    cfg.BoolOpt("check", default=False,
+                help="Show what this host would offer, what not and why, and what should be "
+                     "mended; then leave. No service is asked and nothing is written. Exit "
+                     "status 0 without problems, 1 with some, 2 for a bad configuration."),
+    cfg.StrOpt("format", default="table", choices=("table", "json"),
+               help="How --check shows it."),
+)
+
+
+def _check_host(program: process.Program, arguments: list[str]) -> int:
+    from cyborg_lite.agent import check
+    from cyborg_lite.agent import settings
+    from cyborg_lite.drivers import base
+
+    # what drivers log is said again by the result
+    logging.getLogger().addHandler(logging.NullHandler())
+    try:
+        conf = process.configure(program, arguments)
+        result = check.run(settings.read(conf))
+    except (process.CannotStart, base.ConfigurationError, cfg.Error) as error:
+        print(f"{program.name}: {error}", file=sys.stderr)
+        return check.BAD_CONFIGURATION
+    print(check.as_json(result) if conf.format == "json" else check.as_table(result))
+    return result.status
+
+
 class Agent:
     """The agent and its RPC server."""
 
     def __init__(self, conf: cfg.ConfigOpts, bus: rpc.LocalBus | rpc.MessagingBus) -> None:
         from cyborg_lite.agent import service
         from cyborg_lite.drivers import base
+        from cyborg_lite.drivers import privileged
 
+        # root needs no helper, and a recorded tree none either
+        if os.geteuid() == 0 or os.path.realpath(conf.agent.sysfs_root) != "/sys":
+            privileged.run_here()
         try:
             self._agent = service.agent_from(conf, bus)
         except base.ConfigurationError as error:
