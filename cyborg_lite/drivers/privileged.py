@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The only functions that run as root, through oslo.privsep: each writes one word to the kernel.
+"""The only functions that run as root, through oslo.privsep: each does one small thing.
 
 No decision here. The agent that calls has no rights, and may have been taken over: each function
-builds its path from parts that it checks itself and writes below sysfs, nowhere else.
+builds its path from parts that it checks itself and writes below sysfs. Disks are the exception:
+their commands go through `nvme_ioctl.py`, which sends them to no disk that the host uses.
 
 A driver calls them through `Environment.host`, a `Host`, and never by themselves. A new one
 takes checked parts instead of a path, does one thing, and gets a method of `Host`.
@@ -16,7 +17,9 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from collections.abc import Sequence
 
+from cyborg_lite.drivers import nvme_ioctl
 from cyborg_lite.drivers import sysfs
 
 # oslo.privsep imports it wherever it finds it, for 10 MiB; this reads as "not installed"
@@ -105,6 +108,36 @@ def is_group_open(group: str) -> bool:
     return False
 
 
+@CONTEXT.entrypoint
+def nvme_admin(root: str, address: str, serial: str, opcode: int, nsid: int,
+               words: Sequence[int], data: bytes, length: int,
+               timeout_ms: int) -> tuple[int, int, bytes]:
+    """Send an admin command to the controller that the nvme driver has at this address."""
+    return nvme_ioctl.admin(_sysfs_place(root, address), serial, opcode, nsid, words, data,
+                            length, timeout_ms)
+
+
+@CONTEXT.entrypoint
+def nvme_write(root: str, address: str, serial: str, nsid: int, offset: int,
+               data: bytes) -> None:
+    """Write to a namespace that nobody on the host uses, past every cache."""
+    nvme_ioctl.write(_sysfs_place(root, address), serial, nsid, offset, data)
+
+
+@CONTEXT.entrypoint
+def nvme_read(root: str, address: str, serial: str, nsid: int, offset: int,
+              length: int) -> bytes:
+    """Read from a namespace that nobody on the host uses, past every cache."""
+    return nvme_ioctl.read(_sysfs_place(root, address), serial, nsid, offset, length)
+
+
+@CONTEXT.entrypoint
+def nvme_rescan(root: str, address: str) -> None:
+    """Let the nvme driver look for namespaces that came or went."""
+    name = nvme_ioctl.controller_name(_sysfs_place(root, address))
+    _write(root, f"{sysfs.PCI_DEVICES}/{address}/nvme/{name}/rescan_controller", "1")
+
+
 _FUNCTION_FILES = {
     "sriov_numvfs": re.compile(r"[0-9]{1,5}"),
     "sriov_drivers_autoprobe": re.compile(r"[01]"),
@@ -119,6 +152,15 @@ def _matching(pattern: re.Pattern[str], text: str) -> str:
     if not isinstance(text, str) or not pattern.fullmatch(text) or text in (".", ".."):
         raise Refused(f"{text!r} does not look like {pattern.pattern}")
     return text
+
+
+def _sysfs_place(root: str, address: str) -> str:
+    """Return the directory of a PCI function, on sysfs unless we run in-process."""
+    place = os.path.join(os.path.realpath(root), sysfs.PCI_DEVICES,
+                         _matching(sysfs.ADDRESS, address))
+    if not _here and os.stat(place).st_dev != os.stat("/sys/bus").st_dev:
+        raise Refused(f"{place} is no directory of sysfs")
+    return place
 
 
 def _write(root: str, path: str, text: str) -> None:
@@ -198,3 +240,28 @@ class Host:
         if not 0 <= type_id <= MAX_TYPE:
             raise Refused(f"{type_id} is no number of a vGPU type")
         write_function(self.root, address, "nvidia/current_vgpu_type", str(type_id))
+
+    def nvme_admin(self, address: str, serial: str, opcode: int, nsid: int,
+                   words: Sequence[int], data: bytes, length: int,
+                   timeout_ms: int) -> tuple[int, int, bytes]:
+        """Send an NVMe admin command; returns status, result and what the device answered.
+
+        serial: of the disk that is meant; a command that may destroy is sent to no other, and
+        not while the host uses it (EBUSY).
+        """
+        status, result, answer = nvme_admin(self.root, address, serial, opcode, nsid,
+                                            list(words), data, length, timeout_ms)
+        return status, result, answer
+
+    def nvme_write(self, address: str, serial: str, nsid: int, offset: int, data: bytes) -> None:
+        """Write whole pages to a namespace that the host doesn't use."""
+        nvme_write(self.root, address, serial, nsid, offset, data)
+
+    def nvme_read(self, address: str, serial: str, nsid: int, offset: int,
+                  length: int) -> bytes:
+        """Read whole pages of a namespace that the host doesn't use."""
+        return bytes(nvme_read(self.root, address, serial, nsid, offset, length))
+
+    def nvme_rescan(self, address: str) -> None:
+        """Let the nvme driver look for namespaces that came or went."""
+        nvme_rescan(self.root, address)
