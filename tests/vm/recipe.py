@@ -30,7 +30,7 @@ CHECKOUT = HERE.parents[1]
 
 TOOLS = ("qemu-system-x86", "e2fsprogs")
 GUEST = ("python3", "nvme-cli", "busybox-static", "e2fsprogs", "util-linux", "mount",
-         "libudev1")
+         "libudev1", "libc-bin")
 COMPILER = ("gcc-12", "make")
 KERNEL_META, HEADERS_META = "linux-image-amd64", "linux-headers-amd64"
 
@@ -41,8 +41,7 @@ OWN = ("labgpu",)
 LOADED = (*MODULES, *SAMPLES, *OWN)
 
 GUEST_PYTHON = "3.11"
-WHEELS = ("jsonschema", "os-resource-classes", "os-traits", "oslo.config", "oslo.log",
-          "oslo.privsep", "pytest", "pyudev", "PyYAML")
+WHEELS = ("os-resource-classes", "os-traits", "oslo.privsep", "pytest", "pyudev", "PyYAML")
 """What the driver layer and its tests import; lower bounds are those of requirements.txt."""
 
 UNNEEDED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/perl", "usr/lib/perl",
@@ -314,6 +313,8 @@ def _pip(arguments: Sequence[str]) -> None:
 
 
 def _root_image(tools: pathlib.Path, root: pathlib.Path, target: pathlib.Path) -> None:
+    # Python finds libraries by their cache
+    subprocess.run([str(root / "usr/sbin/ldconfig"), "-r", str(root)], check=True)
     used = sum(path.lstat().st_size + 4096 for path in root.rglob("*"))
     with target.open("wb") as stream:
         stream.truncate(used * 5 // 4 + (32 << 20))

@@ -8,10 +8,12 @@ function that changes something is a context manager that changes it back.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import select
 import socket
+import struct
 import subprocess
 import time
 import uuid
@@ -21,6 +23,13 @@ from collections.abc import Iterator
 PCI = pathlib.Path("/sys/bus/pci")
 MDEVS = pathlib.Path("/sys/bus/mdev/devices")
 PARENTS = pathlib.Path("/sys/class/mdev_bus")
+
+_VFIO_SET_IOMMU, _VFIO_GROUP_SET_CONTAINER, _VFIO_GROUP_GET_DEVICE_FD = (
+    0x3b00 | 100 + number for number in (2, 4, 6))
+_VFIO_TYPE1V2_IOMMU = 3
+
+_BLKRRPART = 0x125f
+"""Read the partition table again."""
 
 _UEVENT_PROTOCOL = 15
 """NETLINK_KOBJECT_UEVENT, which Python's socket module has no name for."""
@@ -79,12 +88,20 @@ def bound(address: str, driver: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def open_in_vfio(address: str) -> Iterator[None]:
-    """Hold the IOMMU group of a function as a hypervisor does."""
-    descriptor = os.open(f"/dev/vfio/{iommu_group(address)}", os.O_RDWR)
-    try:
+    """Open a function as a hypervisor does: container, group, then the device itself."""
+    with contextlib.ExitStack() as stack:
+        def opened(path: str) -> int:
+            descriptor = os.open(path, os.O_RDWR)
+            stack.callback(os.close, descriptor)
+            return descriptor
+
+        container, group = opened("/dev/vfio/vfio"), opened(f"/dev/vfio/{iommu_group(address)}")
+        fcntl.ioctl(group, _VFIO_GROUP_SET_CONTAINER, struct.pack("i", container))
+        fcntl.ioctl(container, _VFIO_SET_IOMMU, _VFIO_TYPE1V2_IOMMU)
+        # with a buffer that may change, the answer is the new descriptor
+        device = fcntl.ioctl(group, _VFIO_GROUP_GET_DEVICE_FD, bytearray(address.encode() + b"\0"))
+        stack.callback(os.close, device)
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -250,6 +267,24 @@ def mounted(device: pathlib.Path) -> Iterator[pathlib.Path]:
         target.rmdir()
         with device.open("r+b", buffering=0) as stream:
             stream.write(bytes(1 << 20))
+
+
+@contextlib.contextmanager
+def partition(device: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Have one partition on a disk for a while: 8 MiB, from the first MiB on."""
+    entry = struct.pack("<B3sB3sII", 0, b"", 0x83, b"", 2048, 16384)
+    with device.open("r+b", buffering=0) as stream:
+        def table(content: bytes) -> None:
+            stream.seek(0)
+            stream.write(content.ljust(510, b"\0") + (b"\x55\xaa" if content else bytes(2)))
+            os.fsync(stream.fileno())
+            fcntl.ioctl(stream, _BLKRRPART)
+
+        table(bytes(446) + entry)
+        try:
+            yield device.with_name(f"{device.name}p1")
+        finally:
+            table(b"")
 
 
 # --- events ------------------------------------------------------------------------------------

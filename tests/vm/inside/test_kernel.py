@@ -44,8 +44,11 @@ def test_a_virtual_function_on_vfio_pci_can_be_opened():
     with kernel.vfs(lab.NIC, 1, probe=False) as (one,):
         assert kernel.driver_of(one) is None
         kernel.bind(one, "vfio-pci")
+        enabled = kernel.place(one) / "enable"
+        assert kernel.text(enabled) == "0"
         with kernel.open_in_vfio(one):
-            assert kernel.text(kernel.place(one) / "enable") == "0"
+            assert kernel.text(enabled) == "1"
+        assert kernel.text(enabled) == "0"
 
 
 def test_an_override_to_vfio_pci_is_taken_back():
