@@ -110,9 +110,64 @@ FAKE_OPTIONS = (
                help="Attach handles of each device."),
 )
 
+GPU_OPTIONS = (
+    cfg.ListOpt(
+        "enabled_vgpu_types", mutable=True, default=[],
+        help="vGPU types that nvidia_gpu_driver offers, each by its id (nvidia-556), full name or "
+             "short name (T4-2B). [vgpu_<type>] device_addresses says for which cards; one type "
+             "may go without and is for all the others. When empty, each card that shows vGPUs is "
+             "offered as the type that is in use on it, or one that cuts it into four."),
+    cfg.BoolOpt(
+        "offer_vendor_vfio", mutable=True, default=True,
+        help="Offer vGPUs that are virtual functions of NVIDIA's VFIO framework (no mediated "
+             "devices). Nova has to attach them with managed='no', as their handles say: one that "
+             "doesn't takes the function from the nvidia driver, and the vGPU is lost."),
+)
+
+VGPU_TYPE_OPTIONS = (
+    cfg.ListOpt(
+        "device_addresses", mutable=True, default=[],
+        help="PCI addresses of the cards, or of their virtual functions, that are for this type."),
+)
+
+MDEV_OPTIONS = (
+    cfg.StrOpt(
+        "created_by", mutable=True, default="agent", choices=("agent", "nova"),
+        help="Who makes mediated devices for handles, also those of NVIDIA's GPUs. With nova the "
+             "agent checks that one can be made, and removes none."),
+    cfg.ListOpt(
+        "enabled_types", mutable=True, default=[],
+        help="Types that mdev_driver offers, such as i915-GVTg_V5_4. [mdev_<type>] "
+             "device_addresses says on which parents; a type without is for every parent that has "
+             "it. When empty, each parent is offered with the type that is in use on it, or one "
+             "that cuts it into four."),
+    cfg.StrOpt(
+        "resource_class", mutable=True,
+        help="Resource class of mediated devices. When unset, VGPU where the parent is a display "
+             "controller, else CUSTOM_MDEV."),
+    cfg.ListOpt("traits", mutable=True, default=[],
+                help="Traits of all mediated devices, beside CUSTOM_MDEV_<type>."),
+    cfg.IntOpt("max_handles", mutable=True, default=64, min=1, max=4096,
+               help="Most attach handles of one parent: some (s390 AP) name tens of thousands."),
+)
+
+MDEV_TYPE_OPTIONS = (
+    cfg.ListOpt("device_addresses", mutable=True, default=[],
+                help="Parents that are for this type: PCI addresses, or names such as mtty."),
+    cfg.StrOpt("resource_class", mutable=True, help="Resource class of this type."),
+    cfg.ListOpt("traits", mutable=True, default=[], help="More traits of this type."),
+)
+
+TYPE_GROUPS = {
+    "gpu_devices": ("enabled_vgpu_types", "vgpu_", VGPU_TYPE_OPTIONS),
+    "mdev": ("enabled_types", "mdev_", MDEV_TYPE_OPTIONS),
+}
+"""Groups of which an option names others, one a type: that option, their prefix, their options."""
+
 OWN_OPTIONS: dict[str | None, tuple[Any, ...]] = {
     None: DEFAULT_OPTIONS, "api": API_OPTIONS, "conductor": CONDUCTOR_OPTIONS,
     "agent": AGENT_OPTIONS, "pci": PCI_OPTIONS, "fake": FAKE_OPTIONS,
+    "gpu_devices": GPU_OPTIONS, "mdev": MDEV_OPTIONS,
 }
 
 _CLIENT_GROUPS = {"placement": "placement", "nova": "compute"}
@@ -160,6 +215,16 @@ def register(conf: cfg.ConfigOpts) -> cfg.ConfigOpts:
     report_opts.set_defaults(conf)
     set_library_defaults()
     return conf
+
+
+def type_groups(conf: cfg.ConfigOpts, group: str) -> dict[str, dict[str, Any]]:
+    """Read the groups that a group of `TYPE_GROUPS` names: their values, by type."""
+    naming, prefix, options = TYPE_GROUPS[group]
+    found: dict[str, dict[str, Any]] = {}
+    for name in conf[group][naming]:
+        conf.register_opts(options, group=f"{prefix}{name}")
+        found[name] = {option.dest: conf[f"{prefix}{name}"][option.dest] for option in options}
+    return found
 
 
 def load(arguments: list[str], conf: cfg.ConfigOpts | None = None, *,

@@ -53,6 +53,8 @@ def read(conf: cfg.ConfigOpts,
     options = {group: {option.dest: conf[group][option.dest] for option in group_options}
                for group, group_options in config.OWN_OPTIONS.items()
                if group is not None and group not in _NO_DRIVERS_GROUP}
+    for group in config.TYPE_GROUPS:
+        options[group]["types"] = config.type_groups(conf, group)
     return Settings(
         host=conf.host, resource_provider_name=name,
         report_interval_s=conf.agent.report_interval,

@@ -10,6 +10,7 @@ nobody writes stubs:
 
 * `Driver`: discover the devices of the host. It changes nothing.
 * `PreparesHandles`: host work before a handle can be attached, and before it is given on.
+* `RestoresHandles`: that work is made anew when the agent starts.
 * `ArrangesDevices`: makes the host as its device files wish, before each discovery.
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Collection
 from collections.abc import Mapping
 from typing import Any
 from typing import ClassVar
@@ -143,6 +145,21 @@ class PreparesHandles(abc.ABC):
     @abc.abstractmethod
     def clean(self, task: messages.HandleTask) -> None:
         """Take down what `prepare` made and leave nothing of the tenant. Raises when not done."""
+
+
+class RestoresHandles(PreparesHandles):
+    """What it prepares is lost when the host starts anew, and could be left over otherwise.
+
+    When the agent starts it asks the conductor what should exist, prepares that again, and has
+    everything else removed, before anything is offered.
+    """
+
+    @abc.abstractmethod
+    def remove_unneeded(self, needed: Collection[str]) -> list[str]:
+        """Remove what this driver made for handles that are not needed; return their uuids.
+
+        What it didn't make stays. What can't be removed is logged, and stays too.
+        """
 
 
 class ArrangesDevices(abc.ABC):

@@ -75,7 +75,7 @@ class HandleRecords:
             raise Unusable(f"{self.path} is not written by the pre-flight")
         with _LOCK:
             before = self._load()
-            after = {uuid: record for uuid, record in (before | new).items() if uuid not in gone}
+            after = {uuid: record for uuid, record in {**before, **new}.items() if uuid not in gone}
             if after != before:
                 self._store(after)
 

@@ -114,7 +114,7 @@ class Types:
     def name(self, parent: Parent, type_id: str) -> str:
         """Return the type's full name; its id where it has none."""
         if type_id not in self._names:
-            text = self._reader.text(f"{parent.path}/{TYPES}/{type_id}/name") or type_id
+            text = self._reader.lone_text(f"{parent.path}/{TYPES}/{type_id}/name") or type_id
             self._names[type_id] = " ".join(text.split())
         return self._names[type_id]
 
@@ -122,13 +122,13 @@ class Types:
         """Return what the type's description says in numbers."""
         if type_id not in self._descriptions:
             self._descriptions[type_id] = vgpu_types.parse_description(
-                self._reader.text(f"{parent.path}/{TYPES}/{type_id}/description"))
+                self._reader.lone_text(f"{parent.path}/{TYPES}/{type_id}/description"))
         return self._descriptions[type_id]
 
     def available(self, parent: Parent, type_id: str) -> int:
         """Return how many more the parent says that it can make."""
-        return max(0, self._reader.number(
-            f"{parent.path}/{TYPES}/{type_id}/available_instances") or 0)
+        text = self._reader.lone_text(f"{parent.path}/{TYPES}/{type_id}/available_instances")
+        return int(text) if text and text.isascii() and text.isdigit() else 0
 
     def of_device(self, parent: Parent, uuid: str) -> str | None:
         """Return the type id of a mediated device."""

@@ -27,7 +27,7 @@ CREATORS = (AGENT, NOVA)
 TRIES = 10
 BETWEEN_TRIES_S = 1.0
 
-_BUSY = (errno.EAGAIN, errno.EBUSY, errno.EPERM)
+BUSY = (errno.EAGAIN, errno.EBUSY, errno.EPERM)
 """What the kernel, or NVIDIA's driver while a guest is going down, answers for a moment."""
 
 
@@ -153,7 +153,7 @@ class MdevWork:
             except FileNotFoundError:
                 pass
             except OSError as error:
-                if error.errno not in _BUSY:
+                if error.errno not in BUSY:
                     raise WorkFailed(f"mediated device {uuid} can't be removed: "
                                      f"{error.strerror}; the kernel log says more") from error
                 reason = error.strerror or type(error).__name__

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""nvidia_gpu_driver: whole NVIDIA GPUs, and vGPUs in the three ways a host may have them.
+
+Which way it is, sysfs tells and never the model. Counting vGPUs is in `mdev_cards.py` and
+`vendor_vfio.py`, making them in `mdev_work.py` and `vendor_vfio_work.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection
+from collections.abc import Sequence
+from typing import ClassVar
+
+from cyborg_lite import messages
+from cyborg_lite.drivers import base
+from cyborg_lite.drivers import device_config
+from cyborg_lite.drivers import gpu_wishes
+from cyborg_lite.drivers import handle_records
+from cyborg_lite.drivers import handle_slots
+from cyborg_lite.drivers import mdev_cards
+from cyborg_lite.drivers import mdev_work
+from cyborg_lite.drivers import nvml
+from cyborg_lite.drivers import passthrough
+from cyborg_lite.drivers import placement_names
+from cyborg_lite.drivers import sysfs
+from cyborg_lite.drivers import vendor_vfio
+from cyborg_lite.drivers import vendor_vfio_work
+from cyborg_lite.drivers import vgpu_types
+
+LOG = logging.getLogger(__name__)
+
+NAME = "nvidia_gpu_driver"
+VENDOR = "10de"
+CONTROLLERS = {"0300": "VGA compatible controller", "0302": "3D controller",
+               "0380": "Display controller", "1200": "Processing accelerators"}
+
+Card = mdev_cards.Card | vendor_vfio.Card
+
+
+class NvidiaGpuDriver(base.Driver, base.RestoresHandles):
+    """One device and one deployable a card: PGPU with itself, or VGPU with what fits on it."""
+
+    option_groups: ClassVar[tuple[str, ...]] = ("gpu_devices", "mdev")
+    entry_keys: ClassVar[frozenset[str]] = frozenset(
+        {"offer", "vgpu_type", "resource_class", "traits", "clean"})
+    offers: ClassVar[frozenset[str]] = frozenset({"whole", "vgpu", "none"})
+    cleans: ClassVar[frozenset[str]] = frozenset({"reset", "none"})
+    knows_steps: ClassVar[bool] = True
+
+    def __init__(self, environment: base.Environment) -> None:
+        super().__init__(environment)
+        self._wishes = gpu_wishes.GpuWishes(environment.options, environment.devices)
+        self._records = handle_records.HandleRecords(
+            environment.state_path, NAME, read_only=environment.checking)
+        self._catalogue = vendor_vfio.Catalogue()
+        self._mdevs = mdev_work.MdevWork(environment, self._records, self._wishes.created_by)
+        self._vfs = vendor_vfio_work.VfWork(environment, self._records, self._catalogue)
+        self._virtual: dict[str, list[sysfs.PciFunction]] = {}
+        self._told: dict[str, str] = {}
+
+    # --- discover -----------------------------------------------------------------------------
+
+    def discover(self) -> list[messages.ReportedDevice]:
+        """Return the cards that can be offered now, whole or as vGPUs of one type each."""
+        self.withheld, self.problems = {}, []
+        functions = [each for each in self.environment.sysfs.pci_functions() if is_gpu(each)]
+        physical = [each for each in functions if not each.is_virtual]
+        self._virtual = {}
+        for each in functions:
+            if each.physfn is not None:
+                self._virtual.setdefault(each.physfn, []).append(each)
+        cards = self._cards(physical)
+        answers = nvml.ask(each.address for each in physical if nvml.is_held(each))
+        records = self._records.all()
+        types = mdev_cards.Types(self.environment.sysfs)
+        whole: list[sysfs.PciFunction] = []
+        found: dict[str, messages.ReportedDevice] = {}
+        for function in physical:
+            try:
+                card = cards.get(function.address)
+                answer = answers.get(function.address, nvml.Answer())
+                if self._is_for_vgpus(function, card) and card is not None:
+                    offer = self._vgpus(function, card, answer, types, records)
+                    found[function.address] = self._vgpu_device(function, offer)
+                else:
+                    _judge_held(function, answer)
+                    whole.append(function)
+            except handle_slots.NotOffered as reason:
+                self.withheld[function.address] = str(reason)
+        offered, withheld = passthrough.judge(whole, self.environment)
+        self.withheld |= withheld
+        for function in offered:
+            found[function.address] = self._whole_device(function)
+        for parent, children in self._virtual.items():
+            for child in children:
+                if parent not in found or child.address not in self._handed_out(found[parent]):
+                    self.withheld.setdefault(
+                        child.address, f"it is a virtual function of {parent}, and no vGPU is "
+                        "offered on it")
+        self._look_for_problems(physical, answers)
+        return [found[each.address] for each in physical if each.address in found]
+
+    def _cards(self, physical: Sequence[sysfs.PciFunction]) -> dict[str, Card]:
+        """The cards that show a way to have vGPUs: mediated devices first, as NVIDIA's test is."""
+        found: dict[str, Card] = {}
+        for function in physical:
+            children = self._virtual.get(function.address, [])
+            if mdev_cards.TYPES in function.entries:
+                found[function.address] = mdev_cards.Card(
+                    function.address, (mdev_cards.of(function),), function)
+                continue
+            parents = tuple(mdev_cards.of(each) for each in children
+                            if mdev_cards.TYPES in each.entries)
+            if parents:
+                found[function.address] = mdev_cards.Card(function.address, parents, function)
+            elif any(map(vendor_vfio.is_carved, children)):
+                found[function.address] = vendor_vfio.Card(function, tuple(children))
+        return found
+
+    def _is_for_vgpus(self, function: sysfs.PciFunction, card: Card | None) -> bool:
+        """Say whether the card is used for vGPUs. Raises NotOffered when it is not to be used."""
+        if self.environment.devices.is_never_offered(function):
+            raise handle_slots.NotOffered(device_config.NEVER)
+        if function.address in self.environment.claimed:
+            raise handle_slots.NotOffered("another driver offers it")
+        wish = self._wish(function)
+        if card is None and wish.is_named:
+            raise handle_slots.NotOffered(
+                "vGPUs are wanted of it, and it shows none: no types of mediated devices, no "
+                "virtual functions with vGPU types. Is NVIDIA's vGPU software running; where the "
+                "card has virtual functions, are they enabled (sriov-manage -e)?")
+        return wish.vgpus
+
+    def _vgpus(self, function: sysfs.PciFunction, card: Card, answer: nvml.Answer,
+               types: mdev_cards.Types,
+               records: dict[str, handle_records.Record]) -> handle_slots.Offer:
+        wish = self._wish(function)
+        wishes = mdev_cards.Wishes(
+            word=wish.word, refuse=lambda each: self._refusal(each, wish),
+            partitions=lambda parts: answer.in_partitions.get(parts.short))
+        if isinstance(card, vendor_vfio.Card):
+            if not self._wishes.vendor_vfio:
+                raise handle_slots.NotOffered(
+                    "[gpu_devices] offer_vendor_vfio is false: its vGPUs need a Nova that attaches "
+                    "with managed='no'")
+            self._catalogue.learn(function.address, answer.vgpu_types, answer.memory_mib)
+            offer = vendor_vfio.offer(card, wishes, self.environment.sysfs, self._catalogue,
+                                      records)
+        else:
+            offer = mdev_cards.offer(card, wishes, types, records)
+        self.withheld |= offer.withheld
+        if offer.full is not None:
+            raise handle_slots.NotOffered(offer.full)
+        self._tell(function, wish, offer, isinstance(card, vendor_vfio.Card))
+        return offer
+
+    def _wish(self, function: sysfs.PciFunction) -> gpu_wishes.Wish:
+        return self._wishes.of(function, self._virtual.get(function.address, ()))
+
+    def _refusal(self, function: sysfs.PciFunction, wish: gpu_wishes.Wish) -> str | None:
+        if self.environment.devices.is_never_offered(function):
+            return device_config.NEVER
+        if wish.only and function.address not in wish.only:
+            return "it is not among the device_addresses of its card's vGPU type"
+        return ("another driver offers it" if function.address in self.environment.claimed
+                else None)
+
+    def _tell(self, function: sysfs.PciFunction, wish: gpu_wishes.Wish,
+              offer: handle_slots.Offer, vendor: bool) -> None:
+        """Log, once a change, what nobody asked for in these words."""
+        short = vgpu_types.short_name(offer.type_name)
+        if self._told.get(function.address) == short:
+            return
+        self._told[function.address] = short
+        if wish.word is None:
+            LOG.warning("GPU %s: no vGPU type is configured, so it is offered as %s (%s); choose "
+                        "by [gpu_devices] enabled_vgpu_types or a device file",
+                        function.address, short, offer.type_name)
+        elif not vgpu_types.is_meant(wish.word, offer.type_id, offer.type_name):
+            LOG.warning("GPU %s: vGPUs of type %s are in use; it is offered as %s only when they "
+                        "are gone", function.address, short, wish.word)
+        if vendor:
+            LOG.warning("GPU %s: its vGPUs are virtual functions that stay with the nvidia driver. "
+                        "Nova has to attach them with managed='no', as their handles say; one that "
+                        "doesn't destroys them. If yours doesn't, set [gpu_devices] "
+                        "offer_vendor_vfio = false", function.address)
+
+    def _look_for_problems(self, physical: Sequence[sysfs.PciFunction],
+                           answers: dict[str, nvml.Answer]) -> None:
+        unknown = {answer.unknown for address, answer in answers.items()
+                   if answer.unknown and address in self.withheld}
+        self.problems = [base.Problem(
+            what=f"NVIDIA GPUs can't be judged: {text}",
+            hint="install the nvidia extra and see that nvidia-smi works on the host, or bind the "
+                 "cards to vfio-pci") for text in sorted(unknown)]
+        self.problems += [base.Problem(
+            what=f"GPU {each.address} is not used for vGPUs as configured: "
+                 f"{self.withheld[each.address]}",
+            hint="see [gpu_devices] enabled_vgpu_types, the card's device file, and NVIDIA's "
+                 "vGPU software")
+            for each in physical if each.address in self.withheld
+            and self._is_named(each) and each.address not in self.environment.claimed]
+
+    def _is_named(self, function: sysfs.PciFunction) -> bool:
+        try:
+            return self._wish(function).is_named
+        except handle_slots.NotOffered:
+            return True
+
+    # --- reports ------------------------------------------------------------------------------
+
+    def _vgpu_device(self, function: sysfs.PciFunction,
+                     offer: handle_slots.Offer) -> messages.ReportedDevice:
+        short = vgpu_types.short_name(offer.type_name)
+        trait = placement_names.custom(f"NVIDIA_{function.product}_{short}")
+        return _device(function, self._deployable(function, "VGPU", trait, offer.handles, True))
+
+    def _whole_device(self, function: sysfs.PciFunction) -> messages.ReportedDevice:
+        trait = placement_names.custom(f"NVIDIA_{function.product}")
+        handle = messages.ReportedHandle(
+            type="PCI", info=handle_slots.address_info(function.address))
+        entry = self.environment.devices.entry_for(function)
+        resets = entry is not None and entry.clean == "reset"
+        return _device(function, self._deployable(
+            function, "PGPU", trait, [handle], prepares=False, cleans=resets))
+
+    def _deployable(self, function: sysfs.PciFunction, resource_class: str, trait: str,
+                    handles: list[messages.ReportedHandle], prepares: bool,
+                    cleans: bool = True) -> messages.ReportedDeployable:
+        entry = self.environment.devices.entry_for(function) or device_config.Entry(
+            match=device_config.Match())
+        return messages.ReportedDeployable(
+            name=function.address, resource_class=entry.resource_class or resource_class,
+            traits=sorted({trait, *entry.traits}), driver_name="NVIDIA", handles=handles,
+            prepares=prepares, cleans=cleans)
+
+    @staticmethod
+    def _handed_out(device: messages.ReportedDevice) -> set[str | None]:
+        return {handle_slots.address_of(handle.info) for deployable in device.deployables
+                for handle in deployable.handles}
+
+    # --- host work ----------------------------------------------------------------------------
+
+    def prepare(self, task: messages.HandleTask) -> None:
+        """Make the vGPU of the handle; a whole card needs nothing."""
+        if task.type == "MDEV":
+            self._mdevs.prepare(task)
+        elif "vgpu_type" in task.info:
+            self._vfs.prepare(task)
+
+    def clean(self, task: messages.HandleTask) -> None:
+        """Remove the vGPU of the handle; reset a whole card where its device file says so."""
+        if task.type == "MDEV":
+            self._mdevs.clean(task)
+        elif "vgpu_type" in task.info:
+            self._vfs.clean(task)
+        else:
+            self.environment.host.reset(handle_slots.address_of(task.info) or "")
+
+    def remove_unneeded(self, needed: Collection[str]) -> list[str]:
+        """Remove the vGPUs that this driver made for handles that nobody has."""
+        return self._mdevs.remove_unneeded(needed) + self._vfs.remove_unneeded(needed)
+
+
+def is_gpu(function: sysfs.PciFunction) -> bool:
+    """Say whether it is a GPU of NVIDIA's: by its class, so that its audio function is none."""
+    return function.vendor == VENDOR and function.class_code[:4] in CONTROLLERS
+
+
+def _judge_held(function: sysfs.PciFunction, answer: nvml.Answer) -> None:
+    """Raise NotOffered for a whole card that the nvidia driver has and that is used, or may be."""
+    if answer.unknown is not None:
+        raise handle_slots.NotOffered(answer.unknown)
+    if answer.mig:
+        raise handle_slots.NotOffered("it is in MIG mode; nvidia_mig_driver offers its partitions")
+    if answer.processes:
+        raise handle_slots.NotOffered("processes of the host use it")
+
+
+def _device(function: sysfs.PciFunction,
+            deployable: messages.ReportedDeployable) -> messages.ReportedDevice:
+    board = {"product_id": function.product, "controller": CONTROLLERS[function.class_code[:4]]}
+    return messages.ReportedDevice(
+        address=function.address, type="GPU", vendor=function.vendor, model=function.product,
+        driver=NAME, deployables=[deployable], std_board_info=json.dumps(board),
+        vendor_board_info="miss_vb_info", pci_address=function.address,
+        numa_node=function.numa_node)
