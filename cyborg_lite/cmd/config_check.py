@@ -17,7 +17,6 @@ from oslo_config import cfg
 from oslo_log import log
 
 from cyborg_lite import config
-from cyborg_lite import threads  # noqa: F401  before an entry point loads oslo.messaging
 
 LIBRARIES = ("oslo.db", "oslo.log", "oslo.messaging", "oslo.middleware.cors",
              "oslo.middleware.healthcheck", "oslo.middleware.http_proxy_to_wsgi",
