@@ -7,6 +7,7 @@ Pure: what is there, what is held and what is left are arguments.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -38,7 +39,8 @@ class NotOffered(Exception):
 def chosen(held: Sequence[Info], candidates: Iterable[Info], total: int) -> list[Info]:
     """Return the handles to report: every held one, then the first others until there are `total`.
 
-    A handle that somebody has is never left out, also when the card says that it has less.
+    A handle that somebody has is never left out, also when the card says that it has less. The
+    order is that of addresses and numbers, whoever has what.
     """
     found = list(held)
     for candidate in candidates:
@@ -46,7 +48,13 @@ def chosen(held: Sequence[Info], candidates: Iterable[Info], total: int) -> list
             break
         if candidate not in found:
             found.append(candidate)
-    return found
+    return sorted(found, key=_order)
+
+
+def _order(info: Info) -> tuple[str, list[tuple[int, str]]]:
+    mark = re.findall(r"[0-9]+|[^0-9]+", info.get("vgpu_mark", ""))
+    return (address_of(info) or info.get("parent", ""),
+            [(int(part), "") if part.isdigit() else (-1, part) for part in mark])
 
 
 def address_info(address: str) -> dict[str, str]:
