@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import threading
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -78,18 +79,21 @@ class Hardware:
     """The enabled drivers of one host, in the order of their right to a function.
 
     checking: this is the pre-flight; nothing is changed. host: the privileged functions.
+    check_deadline: raises when the caller of the work in hand has been told that it failed.
     Raises base.ConfigurationError when a name is unknown or a driver refuses its options.
     """
 
     def __init__(self, enabled: Sequence[str], options: Mapping[str, Mapping[str, Any]],
                  place: Place, catalogue: installed.Catalogue | None = None, *,
                  files: device_files.DeviceFiles | None = None, checking: bool = False,
-                 host: privileged.Host | None = None) -> None:
+                 host: privileged.Host | None = None,
+                 check_deadline: Callable[[], None] = rpc.check_deadline) -> None:
         self._catalogue = catalogue or installed.InstalledDrivers()
         self._options = options
         self._place = place
         self._files = files or device_files.DeviceFiles()
         self._checking = checking
+        self._check_deadline = check_deadline
         self.sysfs = sysfs.Sysfs(place.sysfs_root)
         self._use = usage.HostUse(self.sysfs, place.proc_root)
         self._host = host or privileged.Host(self.sysfs.root)
@@ -257,7 +261,7 @@ class Hardware:
     def _run(self, work: str, task: messages.HandleTask) -> messages.HandleResult:
         with self._alone(task.handle_uuid):
             # while it waited, the caller may have been told that it failed
-            rpc.check_deadline()
+            self._check_deadline()
             error = self._try(work, task)
         return messages.HandleResult(handle_uuid=task.handle_uuid, error=error)
 

@@ -175,10 +175,12 @@ def _opened(root: str, path: str) -> Iterator[int]:
     place = os.path.realpath(os.path.join(top, path))
     if not place.startswith(f"{top}/"):
         raise Refused(f"{path} of {root} leads out of it")
-    descriptor = os.open(place, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(place, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if not _here and os.fstat(descriptor).st_dev != os.stat("/sys/bus").st_dev:
             raise Refused(f"{place} is no file of sysfs")
+        # only now: whoever asks must not be able to empty a file that he can't write
+        os.ftruncate(descriptor, 0)
         yield descriptor
     finally:
         os.close(descriptor)

@@ -62,6 +62,40 @@ def tree(directory: pathlib.Path, *functions: Iterable[recorded.Entry]) -> sysfs
     return sysfs.Sysfs(recorded.unpack(place / "machine.sysfs", place / "sys"))
 
 
+def add(root: str, *functions: Iterable[recorded.Entry]) -> None:
+    """Add these functions to a machine that exists."""
+    manifest = recorded.write({entry.path: entry for function in functions
+                               for entry in function}.values())
+    with tempfile.NamedTemporaryFile("w", encoding="ascii", suffix=".sysfs") as file:
+        file.write(manifest)
+        file.flush()
+        recorded.unpack(file.name, root)
+
+
+def a_disk(below: str, name: str = "nvme0n1", *, number: str = "259:0",
+           partitions: dict[str, str] | None = None,
+           holders: dict[str, str] | None = None) -> list[recorded.Entry]:
+    """Return the entries of a disk.
+
+    below: path of its controller, below `devices`. partitions: device number by name. holders:
+    the device that holds a disk or partition, by the name of the latter.
+    """
+    place = f"devices/{below}/{name}"
+    entries = [recorded.Entry(f"{place}/dev", "file", f"{number}\n"),
+               recorded.Entry(f"{place}/size", "file", "131072\n"),
+               recorded.Entry(f"{place}/holders", "directory"),
+               recorded.Entry(f"class/block/{name}", "link", f"../../{place}")]
+    for index, (part, its_number) in enumerate((partitions or {}).items(), 1):
+        entries += [recorded.Entry(f"{place}/{part}/dev", "file", f"{its_number}\n"),
+                    recorded.Entry(f"{place}/{part}/partition", "file", f"{index}\n"),
+                    recorded.Entry(f"{place}/{part}/holders", "directory"),
+                    recorded.Entry(f"class/block/{part}", "link", f"../../{place}/{part}")]
+    for held, holder in (holders or {}).items():
+        where = place if held == name else f"{place}/{held}"
+        entries.append(recorded.Entry(f"{where}/holders/{holder}/dev", "file", "253:0\n"))
+    return entries
+
+
 def a_virtualized_host() -> list[recorded.Entry]:
     """Return 8 GPUs with 32 virtual functions each, every GPU behind a bridge of its own."""
     entries: list[recorded.Entry] = []

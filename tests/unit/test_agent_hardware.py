@@ -12,7 +12,6 @@ import random
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
@@ -465,24 +464,35 @@ def test_a_repeated_call_for_a_handle_waits_for_the_first_and_others_do_not(
 
 def test_nothing_more_is_done_once_the_caller_was_told_it_failed(tmp_path: pathlib.Path) -> None:
     done: list[str] = []
-    deadline = time.time() + 1
 
     def act(work: str, task: messages.HandleTask) -> None:
         done.append(task.handle_uuid)
-        # the first takes until nobody waits for it any more
-        while time.time() <= deadline:
-            threading.Event().wait(deadline - time.time() + 0.001)
 
-    machine = the_hardware(tmp_path, own=a_worker(act))
+    def check_deadline() -> None:
+        # the first takes until nobody waits for it any more
+        if done:
+            raise errors.DeadlinePassed()
+
+    machine = hardware.Hardware(["own"], {}, a_place(str(tmp_path)),
+                                Catalogue(own=a_worker(act)), check_deadline=check_deadline)
+
+    with pytest.raises(errors.DeadlinePassed):
+        machine.prepare([a_task("own", "one"), a_task("own", "two")])
+
+    assert done == ["one"]
+
+
+def test_a_call_that_arrives_too_late_does_nothing(tmp_path: pathlib.Path) -> None:
+    done: list[str] = []
+    machine = the_hardware(tmp_path, own=a_worker(lambda work, task: done.append(work)))
 
     class Endpoint:
         @rpc.exposed
         def prepare(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
             return machine.prepare(tasks)
 
-    tasks = codec.encode([a_task("own", "one"), a_task("own", "two")])
-    reply = rpc.Dispatcher(Endpoint()).dispatch("prepare", {"deadline": deadline},
-                                                {"tasks": tasks})
+    reply = rpc.Dispatcher(Endpoint()).dispatch(
+        "prepare", {"deadline": 1.0}, {"tasks": codec.encode([a_task("own")])})
 
     assert reply["error"]["slug"] == errors.DeadlinePassed.slug
-    assert done == ["one"]
+    assert done == []
