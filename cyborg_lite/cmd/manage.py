@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from oslo_config import cfg
+from oslo_db import exception as db_exc
 
 from cyborg_lite import config
 from cyborg_lite import errors
@@ -32,7 +33,7 @@ def main() -> None:
         print(f"{NAME}: {error}", file=sys.stderr)
     except errors.Error as error:
         print(f"{NAME}: {error.detail}", file=sys.stderr)
-    except (sa.exc.SQLAlchemyError, migrate.NotInstalled) as error:
+    except (db_exc.DBError, sa.exc.SQLAlchemyError, migrate.NotInstalled) as error:
         print(f"{NAME}: {error}", file=sys.stderr)
     sys.exit(1)
 

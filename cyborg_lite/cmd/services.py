@@ -9,6 +9,7 @@ import pathlib
 import socket
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from oslo_config import cfg
 
@@ -16,6 +17,9 @@ from cyborg_lite import config
 from cyborg_lite import rpc
 from cyborg_lite.cmd import process
 from cyborg_lite.threads import oslo_messaging
+
+if TYPE_CHECKING:
+    from cyborg_lite.conductor import service
 
 LOG = logging.getLogger(__name__)
 
@@ -94,13 +98,23 @@ def _listen(conf: cfg.ConfigOpts) -> socket.socket:
 
 
 def _build_conductor(conf: cfg.ConfigOpts) -> tuple[Callable[[], process.Service], int]:
-    from cyborg_lite.conductor import service
-
     if not conf.database.connection:
         raise process.CannotStart(
             "[database] connection is not set: say where the database is, such as "
             "mysql+pymysql://USER:PASSWORD@HOST/cyborg_lite")
-    return lambda: service.Conductor(conf, _bus(conf)), conf.conductor.workers
+    return lambda: _conductor(conf, _bus(conf)), conf.conductor.workers
+
+
+def _conductor(conf: cfg.ConfigOpts, bus: rpc.LocalBus | rpc.MessagingBus) -> service.Conductor:
+    from oslo_db import exception as db_exc
+
+    from cyborg_lite.conductor import service
+
+    try:
+        return service.Conductor(conf, bus)
+    except db_exc.DBError as error:
+        raise process.CannotStart(
+            f"[database] connection: the database does not answer: {error}") from error
 
 
 # --- agent ------------------------------------------------------------------------------------
@@ -199,12 +213,10 @@ class Standalone:
     """API, conductor and agents in one process, with SQLite and a bus in memory."""
 
     def __init__(self, conf: cfg.ConfigOpts, listener: socket.socket) -> None:
-        from cyborg_lite.conductor import service
-
         bus = rpc.LocalBus()
         self._conf = conf
         self._listener = listener
-        self._conductor = service.Conductor(conf, bus)
+        self._conductor = _conductor(conf, bus)
         self._agent_confs = [_agent_conf(conf, name) for name in conf.agent_config_file]
         self._agents = [Agent(each, bus) for each in self._agent_confs or [conf]]
         self._services: tuple[process.Service, ...] = (

@@ -7,6 +7,7 @@ import sys
 
 import sqlalchemy as sa
 from oslo_config import cfg
+from oslo_db import exception as db_exc
 from oslo_upgradecheck import common_checks
 from oslo_upgradecheck import upgradecheck
 
@@ -39,7 +40,7 @@ class Checks(upgradecheck.UpgradeCommands):
         try:
             engine = session.from_conf(cfg.CONF, lambda: None).engine
             found, wanted = migrate.version(engine), migrate.head()
-        except (sa.exc.SQLAlchemyError, migrate.NotInstalled) as error:
+        except (db_exc.DBError, sa.exc.SQLAlchemyError, migrate.NotInstalled) as error:
             return upgradecheck.Result(FAILURE, str(error))
         if found == wanted:
             return upgradecheck.Result(SUCCESS, f"revision {found}")
