@@ -52,12 +52,14 @@ class Identity:
 class Record:
     """identity: None for a disk that was never seen on the host's driver.
 
-    spaces: None when the layout is not known. driver, override: what the function had before an
-    erase that was not finished, and must have again; moved says that these two count.
+    instance: whose it is or was, while it is given. spaces: None when the layout is not known.
+    driver, override: what the function had before an erase that was not finished, and must have
+    again; moved says that these two count.
     """
 
     identity: Identity | None = None
     stage: str = NEW
+    instance: str | None = None
     firmware: str | None = None
     spaces: tuple[Space, ...] | None = None
     moved: bool = False
@@ -92,11 +94,18 @@ class Records:
         """
         with self._lock:
             before = self._load()
-            record = dataclasses.replace(before.get(address, Record()), **changes)
-            after = before | {address: record}
-            if after != before and not self._read_only:
-                self._store(after)
-            return record
+            return self._change(before, address, dataclasses.replace(
+                before.get(address, Record()), **changes))
+
+    def replace(self, address: str, record: Record) -> Record:
+        """Put a record in the place of what was known, as `put` does."""
+        with self._lock:
+            return self._change(self._load(), address, record)
+
+    def _change(self, before: Mapping[str, Record], address: str, record: Record) -> Record:
+        if before.get(address) != record and not self._read_only:
+            self._store({**before, address: record})
+        return record
 
     def _load(self) -> dict[str, Record]:
         try:
