@@ -49,7 +49,8 @@ class Page:
     """Which part of a list, in which order.
 
     limit: at most so many entries; None for all. marker: uuid of the entry before the first.
-    sort: pairs of key and asc or desc; entries that are equal in all keys come oldest first.
+    sort: pairs of key and asc or desc; entries that are equal in all keys come in the order of
+    their creation, or the reverse where the last key is sorted so.
     """
 
     limit: int | None = None
@@ -336,3 +337,15 @@ class HandleResult:
 
     handle_uuid: str
     error: str | None = None
+
+
+@message
+class HostIntent:
+    """What should exist on a host.
+
+    prepare: handles that an ARQ holds and that need host work. clean: handles that were given
+    back and not cleaned yet.
+    """
+
+    prepare: list[HandleTask] = field(default_factory=list)
+    clean: list[HandleTask] = field(default_factory=list)

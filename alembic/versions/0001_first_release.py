@@ -58,9 +58,10 @@ def upgrade() -> None:
         sa.UniqueConstraint("uuid", name=op.f("uq_devices_uuid")),
         **MYSQL,
     )
-    op.create_index(op.f("ix_devices_hostname"), "devices", ["hostname"])
-    op.create_index(op.f("ix_devices_type"), "devices", ["type"])
-    op.create_index(op.f("ix_devices_vendor"), "devices", ["vendor"])
+    op.create_index(op.f("ix_devices_hostname_id"), "devices", ["hostname", "id"])
+    op.create_index(op.f("ix_devices_type_id"), "devices", ["type", "id"])
+    op.create_index(op.f("ix_devices_vendor_id"), "devices", ["vendor", "id"])
+    op.create_index(op.f("ix_devices_status_id"), "devices", ["status", "id"])
     op.create_table(
         "events",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
@@ -163,6 +164,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("uuid", name=op.f("uq_arqs_uuid")),
         **MYSQL,
     )
+    op.create_index(op.f("ix_arqs_state_id"), "arqs", ["state", "id"])
+    op.create_index(op.f("ix_arqs_device_profile_name_id"), "arqs",
+                    ["device_profile_name", "id"])
     op.create_index(op.f("ix_arqs_device_profile_id"), "arqs", ["device_profile_id"])
     op.create_index(op.f("ix_arqs_device_rp_uuid"), "arqs", ["device_rp_uuid"])
     op.create_index(op.f("ix_arqs_hostname"), "arqs", ["hostname"])
@@ -196,7 +200,7 @@ def upgrade() -> None:
         **MYSQL,
     )
     op.create_index(op.f("ix_deployables_device_id"), "deployables", ["device_id"])
-    op.create_index(op.f("ix_deployables_name"), "deployables", ["name"])
+    op.create_index(op.f("ix_deployables_name_id"), "deployables", ["name", "id"])
     op.create_table(
         "attach_handles",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
@@ -249,4 +253,4 @@ def upgrade() -> None:
         sa.UniqueConstraint("uuid", name=op.f("uq_attributes_uuid")),
         **MYSQL,
     )
-    op.create_index(op.f("ix_attributes_key"), "attributes", ["key"])
+    op.create_index(op.f("ix_attributes_key_id"), "attributes", ["key", "id"])

@@ -76,13 +76,15 @@ def _new_row(profile: sa.Row[Any], number: int, group: dict[str, str],
 
 _SHOWN_HANDLE_STATES = (states.IN_USE, states.MISSING)
 
-_WITH_HANDLE = (
-    sa.select(T.c.uuid, T.c.project_id, T.c.state, T.c.state_reason, T.c.device_profile_name,
-              T.c.device_profile_group_id, T.c.instance_uuid, T.c.hostname, T.c.device_rp_uuid,
-              T.c.created_at, T.c.updated_at, H.c.uuid.label("handle_uuid"),
-              H.c.type.label("handle_type"), H.c.info.label("handle_info"))
-    .select_from(T.outerjoin(H, sa.and_(H.c.arq_uuid == T.c.uuid,
-                                        H.c.state.in_(_SHOWN_HANDLE_STATES)))))
+_COLUMNS = sa.select(
+    T.c.uuid, T.c.project_id, T.c.state, T.c.state_reason, T.c.device_profile_name,
+    T.c.device_profile_group_id, T.c.instance_uuid, T.c.hostname, T.c.device_rp_uuid,
+    T.c.created_at, T.c.updated_at, H.c.uuid.label("handle_uuid"), H.c.type.label("handle_type"),
+    H.c.info.label("handle_info"))
+
+_SHOWN_HANDLE = sa.and_(H.c.arq_uuid == T.c.uuid, H.c.state.in_(_SHOWN_HANDLE_STATES))
+
+_WITH_HANDLE = _COLUMNS.select_from(T.outerjoin(H, _SHOWN_HANDLE))
 
 ORDER = paging.Order(T, {"uuid": T.c.uuid, "state": T.c.state,
                          "device_profile_name": T.c.device_profile_name})
@@ -90,19 +92,23 @@ ORDER = paging.Order(T, {"uuid": T.c.uuid, "state": T.c.state,
 
 def list_arqs(database: session.Database, query: messages.ArqQuery) -> list[messages.Arq]:
     """The ARQs that fit, oldest first unless the page says otherwise."""
-    statement = _WITH_HANDLE
-    for column, value in ((T.c.project_id, query.project_id),
-                          (T.c.instance_uuid, query.instance_uuid),
-                          (T.c.hostname, query.hostname),
-                          (T.c.device_profile_name, query.device_profile_name),
-                          (T.c.device_rp_uuid, query.device_rp_uuid)):
-        if value is not None:
-            statement = statement.where(column == value)
-    for column, values in ((T.c.state, query.states), (T.c.instance_uuid, query.instance_uuids)):
-        if values is not None:
-            statement = statement.where(column.in_(values))
+    conditions = [column == value for column, value in (
+        (T.c.project_id, query.project_id), (T.c.instance_uuid, query.instance_uuid),
+        (T.c.hostname, query.hostname), (T.c.device_profile_name, query.device_profile_name),
+        (T.c.device_rp_uuid, query.device_rp_uuid)) if value is not None]
+    conditions += [column.in_(values) for column, values in (
+        (T.c.state, query.states), (T.c.instance_uuid, query.instance_uuids))
+        if values is not None]
     with database.reading() as connection:
-        found = connection.execute(paging.paged(connection, statement, ORDER, query.page))
+        if query.page is None:
+            statement = _WITH_HANDLE.where(*conditions)
+        else:
+            # the page first, its handles then: a join keeps MySQL from walking the index
+            page = paging.paged(connection, sa.select(T.c.id).where(*conditions), ORDER,
+                                query.page).subquery()
+            statement = _COLUMNS.select_from(
+                page.join(T, T.c.id == page.c.id).outerjoin(H, _SHOWN_HANDLE))
+        found = connection.execute(paging.ordered(statement, ORDER, query.page))
         return [_message(row) for row in found.mappings()]
 
 

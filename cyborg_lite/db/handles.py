@@ -20,6 +20,7 @@ from cyborg_lite.db import services
 from cyborg_lite.db import session
 
 H = models.attach_handles
+T = models.arqs
 D = models.deployables
 V = models.devices
 
@@ -40,6 +41,23 @@ def tasks_by_host(rows: Iterable[sa.Row[Any]]) -> dict[str, list[messages.Handle
             driver=row.driver, type=row.type, info=json.loads(row.info),
             instance_uuid=getattr(row, "instance_uuid", None)))
     return dict(tasks)
+
+
+@session.retrying
+def intent_of(database: session.Database, hostname: str) -> messages.HostIntent:
+    """Return what should exist on the host: handles that are held, and those to clean."""
+    with database.reading() as connection:
+        rows = connection.execute(
+            task_columns(H.c.state, T.c.instance_uuid)
+            .outerjoin(T, T.c.uuid == H.c.arq_uuid)
+            .where(V.c.hostname == hostname,
+                   sa.or_(sa.and_(H.c.state.in_(sorted(states.HELD_STATES)), D.c.prepares),
+                          sa.and_(H.c.state == states.CLEANING, D.c.cleans)))
+            .order_by(H.c.id)).all()
+    held = [row for row in rows if row.state in states.HELD_STATES]
+    given_back = [row for row in rows if row.state not in states.HELD_STATES]
+    return messages.HostIntent(prepare=tasks_by_host(held).get(hostname, []),
+                               clean=tasks_by_host(given_back).get(hostname, []))
 
 
 @session.retrying

@@ -38,6 +38,11 @@ def _times() -> tuple[sa.Column[Any], sa.Column[Any]]:
     return (sa.Column("created_at", Moment, nullable=False), sa.Column("updated_at", Moment))
 
 
+def _sorted_by(*columns: str) -> list[sa.Index]:
+    """Indexes for pages in the order of a column: the id makes that order total."""
+    return [sa.Index(None, column, "id") for column in columns]
+
+
 device_profiles = _table(
     "device_profiles",
     _key(),
@@ -74,10 +79,10 @@ devices = _table(
     "devices",
     _key(),
     sa.Column("uuid", Uuid, nullable=False, unique=True),
-    sa.Column("hostname", Name, nullable=False, index=True),
+    sa.Column("hostname", Name, nullable=False),
     sa.Column("address", Name, nullable=False, comment="identity on the host"),
-    sa.Column("type", sa.String(32), nullable=False, index=True),
-    sa.Column("vendor", Name, nullable=False, index=True),
+    sa.Column("type", sa.String(32), nullable=False),
+    sa.Column("vendor", Name, nullable=False),
     sa.Column("model", Name, nullable=False),
     sa.Column("std_board_info", sa.Text),
     sa.Column("vendor_board_info", sa.Text),
@@ -87,7 +92,8 @@ devices = _table(
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("status_reason", Name, comment="why an operator disabled it"),
     sa.Column("disabled_at", Moment),
-    *_times())
+    *_times(),
+    *_sorted_by("hostname", "type", "vendor", "status"))
 
 deployables = _table(
     "deployables",
@@ -95,7 +101,7 @@ deployables = _table(
     sa.Column("uuid", Uuid, nullable=False, unique=True),
     sa.Column("device_id", sa.ForeignKey("devices.id", ondelete="CASCADE"), nullable=False,
               index=True),
-    sa.Column("name", Name, nullable=False, index=True, comment="<host>_<name on the host>"),
+    sa.Column("name", Name, nullable=False, comment="<host>_<name on the host>"),
     sa.Column("rp_uuid", Uuid, nullable=False, unique=True),
     sa.Column("driver_name", Name),
     sa.Column("bitstream_id", Uuid),
@@ -104,7 +110,8 @@ deployables = _table(
     sa.Column("cleans", sa.Boolean, nullable=False, comment="host work before reuse"),
     sa.Column("synced", LongText,
               comment="JSON object: what Placement has, and what of it is ours"),
-    *_times())
+    *_times(),
+    *_sorted_by("name"))
 
 attributes = _table(
     "attributes",
@@ -112,10 +119,11 @@ attributes = _table(
     sa.Column("uuid", Uuid, nullable=False, unique=True),
     sa.Column("deployable_id", sa.ForeignKey("deployables.id", ondelete="CASCADE"),
               nullable=False),
-    sa.Column("key", Name, nullable=False, index=True),
+    sa.Column("key", Name, nullable=False),
     sa.Column("value", sa.Text, nullable=False),
     sa.Column("origin", sa.String(16), nullable=False, comment="agent or operator"),
     *_times(),
+    *_sorted_by("key"),
     sa.UniqueConstraint("deployable_id", "key"))
 
 attach_handles = _table(
@@ -157,6 +165,7 @@ arqs = _table(
     sa.Column("lease_owner", Uuid, comment="the conductor that finishes the bind"),
     sa.Column("lease_until", Moment),
     *_times(),
+    *_sorted_by("state", "device_profile_name"),
     sa.Index("ix_arqs_state_updated_at", "state", "updated_at"),
     # two binds that make a set for one instance at one time both want position 0
     sa.UniqueConstraint("instance_uuid", "migration_uuid", "set_position"))

@@ -42,8 +42,7 @@ def paged(connection: sa.Connection, statement: sa.Select[Any], order: Order,
     """
     page = page or messages.Page()
     sort = _sort(order, page)
-    statement = statement.order_by(*(
-        column.desc() if descending else column for column, descending in sort))
+    statement = ordered(statement, order, page)
     if page.limit is not None:
         statement = statement.limit(page.limit)
     if page.marker is None:
@@ -57,6 +56,14 @@ def paged(connection: sa.Connection, statement: sa.Select[Any], order: Order,
     return statement.where(_after(sort, list(before)))
 
 
+def ordered(statement: sa.Select[Any], order: Order,
+            page: messages.Page | None) -> sa.Select[Any]:
+    """Return the statement in the order of the page, wherever it begins and ends."""
+    return statement.order_by(*(
+        column.desc() if descending else column
+        for column, descending in _sort(order, page or messages.Page())))
+
+
 def _sort(order: Order, page: messages.Page) -> list[tuple[sa.Column[Any], bool]]:
     sort: list[tuple[sa.Column[Any], bool]] = []
     for key, direction in page.sort:
@@ -68,14 +75,30 @@ def _sort(order: Order, page: messages.Page) -> list[tuple[sa.Column[Any], bool]
             raise errors.Invalid(
                 f"sort_key {key!r} is none of {', '.join(order.keys())}.")
         sort.append((order.columns[key], direction == "desc"))
-    return [*sort, (order.table.c.id, False)]
+        if order.columns[key].unique:
+            return sort
+    return [*sort, (order.table.c.id, bool(sort) and sort[-1][1])]
 
 
 def _after(sort: list[tuple[sa.Column[Any], bool]],
            values: list[Any]) -> sa.ColumnElement[bool]:
-    """Every row that comes after one with these values, in that order."""
+    """Every row that comes after one with these values, in that order.
+
+    Said twice where it can be: PostgreSQL and SQLite begin in an index where a comparison of
+    tuples says so, MySQL where a chain of alternatives does.
+    """
+    chain = _chain(sort, values)
+    directions = {descending for _, descending in sort}
+    if len(sort) == 1 or len(directions) > 1:
+        return chain
+    columns, before = sa.tuple_(*(column for column, _ in sort)), sa.tuple_(*values)
+    return sa.and_(columns < before if True in directions else columns > before, chain)
+
+
+def _chain(sort: list[tuple[sa.Column[Any], bool]],
+           values: list[Any]) -> sa.ColumnElement[bool]:
     (column, descending), value = sort[0], values[0]
     later: sa.ColumnElement[bool] = column < value if descending else column > value
     if len(sort) == 1:
         return later
-    return sa.or_(later, sa.and_(column == value, _after(sort[1:], values[1:])))
+    return sa.or_(later, sa.and_(column == value, _chain(sort[1:], values[1:])))

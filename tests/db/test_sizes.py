@@ -7,6 +7,9 @@ reads a whole table to find its rows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import sqlalchemy as sa
 
@@ -141,3 +144,64 @@ def test_no_question_reads_a_whole_table(large_postgresql: session.Database) -> 
 
     assert {name: rows - before[name] for name, rows in scanned().items()
             if rows - before[name] >= LARGE} == {}
+
+
+# --- pages ------------------------------------------------------------------------------------
+
+PAGE = 100
+PAGED: dict[str, Callable[[session.Database, messages.Page], list[Any]]] = {
+    "arqs": lambda database, page: arqs.list_arqs(database, messages.ArqQuery(page=page)),
+    "devices": lambda database, page: devices.list_devices(
+        database, messages.DeviceQuery(page=page)),
+    "deployables": lambda database, page: devices.list_deployables(
+        database, messages.DeployableQuery(page=page)),
+    "attributes": lambda database, page: devices.list_attributes(database, None, None, page),
+}
+
+
+def rows_read(database: session.Database, ask: Callable[[], object]) -> int:
+    """How many rows MariaDB looked at: a cost without a clock."""
+    counts: list[int] = []
+
+    def count(dbapi_connection: Any, *_: object) -> None:
+        cursor = dbapi_connection.cursor()
+        cursor.execute("SHOW SESSION STATUS LIKE 'Handler_read%'")
+        counts.append(sum(int(value) for _, value in cursor.fetchall()))
+        cursor.close()
+
+    for event in ("checkout", "checkin"):
+        sa.event.listen(database.engine, event, count)
+    try:
+        ask()
+    finally:
+        for event in ("checkout", "checkin"):
+            sa.event.remove(database.engine, event, count)
+    return counts[-1] - counts[0]
+
+
+@pytest.mark.parametrize(("name", "key", "direction"), [
+    ("arqs", "created_at", "asc"), ("arqs", "device_profile_name", "asc"), ("arqs", "uuid", "desc"),
+    ("devices", "hostname", "asc"), ("devices", "vendor", "desc"),
+    ("deployables", "name", "asc"), ("attributes", "key", "asc")])
+def test_a_page_costs_the_same_at_the_start_in_the_middle_and_at_the_end(
+        large_mariadb: session.Database, name: str, key: str, direction: str) -> None:
+    list_page = PAGED[name]
+    order = [[key, direction]]
+    everything = [entry.uuid for entry in list_page(large_mariadb, messages.Page(sort=order))]
+
+    def ask(index: int) -> None:
+        found = list_page(large_mariadb, messages.Page(
+            limit=PAGE, marker=everything[index - 1], sort=order))
+        assert [entry.uuid for entry in found] == everything[index:index + PAGE]
+
+    costs = [rows_read(large_mariadb, lambda index=index: ask(index))
+             for index in (1, LARGE // 2, LARGE - PAGE)]
+
+    assert max(costs) <= 10 * PAGE, costs
+
+
+@pytest.fixture(scope="module")
+def large_mariadb(mariadb_tables: session.Database) -> session.Database:
+    databases.empty(mariadb_tables)
+    fill(mariadb_tables, LARGE)
+    return mariadb_tables
