@@ -32,7 +32,7 @@ class HostUse:
     """
 
     def __init__(self, reader: sysfs.Sysfs, proc_root: str = "/proc") -> None:
-        self._reader = reader
+        self.reader = reader
         self._proc_root = proc_root
         self._pass: int | None = None
         self._mounted: _Mounts | None = None
@@ -40,7 +40,7 @@ class HostUse:
 
     def fresh(self) -> HostUse:
         """Return another that remembers nothing, for work beside the discovery."""
-        return HostUse(self._reader.fresh(), self._proc_root)
+        return HostUse(self.reader.fresh(), self._proc_root)
 
     def of(self, function: sysfs.PciFunction) -> str | None:
         """Return why the host uses the function: as its display, network or disk."""
@@ -54,18 +54,18 @@ class HostUse:
         if sysfs.is_vfio(function.driver) or function.driver in ("pci-stub", "xen-pciback"):
             return None
         # the firmware's framebuffer shows the console without any driver
-        if "boot_vga" in function.entries and self._reader.number(
+        if "boot_vga" in function.entries and self.reader.number(
                 f"{function.path}/boot_vga") != 0:
             return "it is the display of the host (boot_vga)"
         for name in ("graphics", *self._below(function, "drm")):
             if any(each.startswith("fb") for each in
-                   self._reader.names(f"{function.path}/{name}")):
+                   self.reader.names(f"{function.path}/{name}")):
                 return "it has a framebuffer of the host"
         return None
 
     def _below(self, function: sysfs.PciFunction, directory: str) -> Iterator[str]:
         if directory in function.entries:
-            for name in self._reader.names(f"{function.path}/{directory}"):
+            for name in self.reader.names(f"{function.path}/{directory}"):
                 if name.startswith("card"):
                     yield f"{directory}/{name}/graphics"
 
@@ -75,13 +75,13 @@ class HostUse:
         """Return why one of its network interfaces is used: up, or part of a bridge or bond."""
         for place in self._interfaces(function):
             interface = place.rpartition("/")[2]
-            flags = self._reader.number(f"{place}/flags")
+            flags = self.reader.number(f"{place}/flags")
             if flags is None:
                 return f"whether its interface {interface} is in use {UNTOLD}"
             if flags & _IFF_UP:
                 return f"its interface {interface} is up"
             if any(name == "master" or name.startswith("upper_")
-                   for name in self._reader.names(place)):
+                   for name in self.reader.names(place)):
                 return f"its interface {interface} is part of a bridge or bond"
         return None
 
@@ -90,14 +90,14 @@ class HostUse:
         directories = [*(["net"] if "net" in function.entries else []),
                        *(f"{name}/net" for name in below)]
         for directory in directories:
-            for interface in self._reader.names(f"{function.path}/{directory}"):
+            for interface in self.reader.names(f"{function.path}/{directory}"):
                 yield f"{function.path}/{directory}/{interface}"
 
     # --- disks ----------------------------------------------------------------------------
 
     def of_disks(self, function: sysfs.PciFunction) -> str | None:
         """Return why one of the disks behind the function is used, or why that can't be told."""
-        if function.class_code.startswith("01") and not self._reader.names(_BLOCK):
+        if function.class_code.startswith("01") and not self.reader.names(_BLOCK):
             return f"whether its disks are in use {UNTOLD}: there is no {_BLOCK}"
         return next(filter(None, map(self.of_disk, self.disks_of(function))), None)
 
@@ -112,8 +112,8 @@ class HostUse:
                  and not _PATH_OF_NAMESPACE.fullmatch(name)}
         # one that class/block doesn't list is known by the controller's directory alone
         if "nvme" in function.entries:
-            for controller in self._reader.names(f"{function.path}/nvme"):
-                for name in self._reader.names(f"{function.path}/nvme/{controller}"):
+            for controller in self.reader.names(f"{function.path}/nvme"):
+                for name in self.reader.names(f"{function.path}/nvme/{controller}"):
                     if match := _PATH_OF_NAMESPACE.fullmatch(name):
                         names.add(f"nvme{match[1]}n{match[2]}")
                     elif re.fullmatch(r"nvme\d+n\d+", name):
@@ -123,7 +123,7 @@ class HostUse:
     def of_disk(self, name: str) -> str | None:
         """Return why a whole disk is used: mounted, swap, held, root; or why that can't be told."""
         self._refresh()
-        place = self._reader.resolve(f"{_BLOCK}/{name}")
+        place = self.reader.resolve(f"{_BLOCK}/{name}")
         if place is None:
             return f"whether its disk {name} is in use {UNTOLD}: {_BLOCK} doesn't list it"
         mounts = self._mounts()
@@ -139,12 +139,12 @@ class HostUse:
     def partitions_of(self, name: str) -> tuple[str, ...]:
         """Return the names of the disk's partitions, used or not."""
         place = f"{_BLOCK}/{name}"
-        return tuple(each for each in self._reader.names(place)
-                     if each.startswith(name) and "partition" in self._reader.names(
+        return tuple(each for each in self.reader.names(place)
+                     if each.startswith(name) and "partition" in self.reader.names(
                          f"{place}/{each}"))
 
     def _of_block(self, name: str, place: str, mounts: _Mounts) -> str | None:
-        number = self._reader.text(f"{place}/dev")
+        number = self.reader.text(f"{place}/dev")
         if number is None:
             return f"whether its disk {name} is in use {UNTOLD}: it has no device number"
         point = mounts.by_number.get(number) or mounts.by_name.get(name)
@@ -152,23 +152,23 @@ class HostUse:
             return f"its disk {name} is mounted at {point}"
         if name in mounts.swaps:
             return f"its disk {name} is swap space"
-        holders = self._reader.names(f"{place}/holders")
+        holders = self.reader.names(f"{place}/holders")
         if holders:
             return f"its disk {name} is held by {', '.join(holders)}"
         if name == mounts.root:
             return f"its disk {name} has the root file system"
         for kind in self._file_systems():
-            if name in self._reader.names(f"fs/{kind}"):
+            if name in self.reader.names(f"fs/{kind}"):
                 return f"its disk {name} has a {kind} file system in use"
         return None
 
     def _file_systems(self) -> tuple[str, ...]:
-        return tuple(kind for kind in ("ext4", "xfs", "f2fs") if kind in self._reader.names("fs"))
+        return tuple(kind for kind in ("ext4", "xfs", "f2fs") if kind in self.reader.names("fs"))
 
     def _all_disks(self) -> dict[str, str]:
         if self._disks is None:
-            resolved = ((name, self._reader.link(f"{_BLOCK}/{name}"))
-                        for name in self._reader.names(_BLOCK))
+            resolved = ((name, self.reader.link(f"{_BLOCK}/{name}"))
+                        for name in self.reader.names(_BLOCK))
             found = {name: path for name, path in resolved if path}
             # a partition's directory is below its disk's
             self._disks = {name: path for name, path in found.items()
@@ -181,8 +181,8 @@ class HostUse:
         return self._mounted
 
     def _refresh(self) -> None:
-        if self._pass != self._reader.passes:
-            self._pass, self._mounted, self._disks = self._reader.passes, None, None
+        if self._pass != self.reader.passes:
+            self._pass, self._mounted, self._disks = self.reader.passes, None, None
 
     # --- guests ---------------------------------------------------------------------------
 
@@ -194,7 +194,7 @@ class HostUse:
         """
         if not sysfs.is_vfio(function.driver):
             return None
-        count = self._reader.number(f"{function.path}/enable")
+        count = self.reader.number(f"{function.path}/enable")
         if count is None:
             return f"whether a guest has {function.address} {UNTOLD}"
         return f"{function.address} is open through vfio: a guest has it" if count else None
