@@ -7,7 +7,7 @@ data, so no class name and no traceback of a peer is ever rebuilt from the wire.
 History (each change of a method or a message adds a line and raises the minor number):
 
 1.1  update_device_profile, show_profile_usage, show_device_parts, clean_device; pages of lists;
-     a reason for disabling; what a host withholds, in its report.
+     a reason for disabling; what a host withholds, in its report; host_intent.
 1.0  device profiles, ARQs with bind and unbind, devices, deployables, attributes, heartbeat and
      report to the conductor; prepare and clean to the agent.
 """
@@ -42,6 +42,9 @@ LOG = logging.getLogger(__name__)
 VERSION = "1.1"
 CONDUCTOR_TOPIC = "cyborg_lite.conductor"
 AGENT_TOPIC = "cyborg_lite.agent"
+
+ASKED_OF_AGENTS = "1.0"
+"""The version that calls to an agent need: agents are upgraded after conductors."""
 
 SERVER_THREADS = 8
 """Calls that one process works on at a time. More threads only fight for the interpreter's lock:
@@ -152,7 +155,8 @@ class MessagingBus:
         client = self._clients.get(topic)
         if client is None:
             client = self._clients[topic] = oslo_messaging.get_rpc_client(
-                self._transport, oslo_messaging.Target(topic=topic, version=VERSION))
+                self._transport, oslo_messaging.Target(
+                    topic=topic, version=ASKED_OF_AGENTS if topic == AGENT_TOPIC else VERSION))
         # at_least_once makes the broker say at once that nobody listens
         options = oslo_messaging.TransportOptions(at_least_once=True)
         prepared = client.prepare(timeout=timeout_s, transport_options=options,
@@ -385,6 +389,11 @@ class ConductorClient(_Client):
 
     @_remote
     def heartbeat(self, beat: messages.Heartbeat) -> messages.HeartbeatReply:
+        raise NotImplementedError
+
+    @_remote
+    def host_intent(self, host: str) -> messages.HostIntent:
+        """What should exist on the host now, for an agent that starts."""
         raise NotImplementedError
 
     @_remote

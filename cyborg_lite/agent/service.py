@@ -21,6 +21,7 @@ from cyborg_lite import rpc
 from cyborg_lite.agent import hardware
 from cyborg_lite.agent import installed
 from cyborg_lite.agent import reports
+from cyborg_lite.agent import restoring
 from cyborg_lite.agent import settings
 from cyborg_lite.agent import uevents
 from cyborg_lite.drivers import base
@@ -46,11 +47,13 @@ class Endpoint:
     @rpc.exposed
     def prepare(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
         """Make the handles attachable; one result a task."""
+        self._agent.restoration.wait(self._agent.hardware)
         return self._agent.hardware.prepare(tasks)
 
     @rpc.exposed
     def clean(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
         """Make the handles ready for somebody else; one result a task."""
+        self._agent.restoration.wait(self._agent.hardware)
         return self._agent.hardware.clean(tasks)
 
 
@@ -76,6 +79,7 @@ class Agent:
         for bad in self.settings.files.bad:
             LOG.error("device file not used: %s", bad.text)
         self.hardware = settings.hardware_for(self.settings, catalogue)
+        self.restoration = restoring.Restoration(self.settings.host, conductor)
         self.endpoint = Endpoint(self)
         self._state = threading.RLock()
         """Guards what follows; never held while a driver or the conductor is asked."""
@@ -85,6 +89,7 @@ class Agent:
         self._discover_at = clock()
         self._beat_at = clock()
         self._failures = 0
+        self._unrestored = 0
         self._stopping = False
         self._beat_wake = threading.Event()
         self._beat_thread: threading.Thread | None = None
@@ -126,6 +131,12 @@ class Agent:
             if self._rounds is not None:
                 self._rounds.wake.set()
 
+    def beat_soon(self) -> None:
+        """Beat at once and not at the next period."""
+        with self._state:
+            self._beat_at = self._clock()
+            self._beat_wake.set()
+
     def _beat_on(self) -> None:
         while not self._stopping:
             self._beat_wake.clear()
@@ -154,13 +165,27 @@ class Agent:
             self._asked_since, self._said_slow = now, False
         found: hardware.Discovery | None = None
         try:
+            self.restoration.restore(drivers)
+            self._unrestored = 0
             found = drivers.discover()
+        except errors.Error as error:
+            self._restore_later(error)
         finally:
             with self._state:
                 if drivers is self.hardware:
                     self._asked_since = None
                     self._take(found)
         return max(0.0, self._discover_at - self._clock())
+
+    def _restore_later(self, error: errors.Error) -> None:
+        """Offer nothing before the host has what it should have; only a conductor knows that."""
+        if not self._unrestored:
+            LOG.warning("host=%s no conductor says what should exist: %s; nothing is discovered "
+                        "until one does", self.settings.host, error)
+        with self._state:
+            self._discover_at = self._clock() + min(
+                FIRST_RETRY_S * 2 ** min(self._unrestored, 10), self.settings.report_interval_s)
+        self._unrestored += 1
 
     def _take(self, found: hardware.Discovery | None) -> None:
         if found is None:

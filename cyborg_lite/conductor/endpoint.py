@@ -16,6 +16,7 @@ from cyborg_lite.db import arqs as arq_rows
 from cyborg_lite.db import device_detail
 from cyborg_lite.db import device_profiles as profile_rows
 from cyborg_lite.db import devices as device_rows
+from cyborg_lite.db import handles as handle_rows
 from cyborg_lite.db import session
 from cyborg_lite.db import usage
 
@@ -150,6 +151,10 @@ class Endpoint:
     @rpc.exposed
     def heartbeat(self, beat: messages.Heartbeat) -> messages.HeartbeatReply:
         return inventory.heartbeat(self._database, beat, self._service_down_s / 4)
+
+    @rpc.exposed
+    def host_intent(self, host: str) -> messages.HostIntent:
+        return handle_rows.intent_of(self._database, host)
 
     @rpc.exposed
     def report(self, report: messages.HostReport) -> None:

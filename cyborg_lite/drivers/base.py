@@ -155,8 +155,12 @@ class RestoresHandles(PreparesHandles):
     """
 
     @abc.abstractmethod
-    def remove_unneeded(self, needed: Collection[str]) -> list[str]:
-        """Remove what this driver made for handles that are not needed; return their uuids.
+    def made(self) -> Collection[str]:
+        """Return the uuids of the handles for which this driver has made something."""
+
+    @abc.abstractmethod
+    def remove_unneeded(self, handles: Collection[str]) -> None:
+        """Remove what this driver made for these handles, of which nobody has any.
 
         What it didn't make stays. What can't be removed is logged, and stays too.
         """

@@ -174,9 +174,13 @@ class MdevDriver(base.Driver, base.RestoresHandles):
         """Remove the mediated device of the handle."""
         self._work.clean(task)
 
-    def remove_unneeded(self, needed: Collection[str]) -> list[str]:
-        """Remove what this driver made for handles that nobody has."""
-        return self._work.remove_unneeded(needed)
+    def made(self) -> Collection[str]:
+        """Return the handles for which there is a device, or was before the host started anew."""
+        return self._records.all().keys()
+
+    def remove_unneeded(self, handles: Collection[str]) -> None:
+        """Remove the mediated devices that this driver made for these handles."""
+        self._work.remove_unneeded(handles)
 
 
 def _names(group: str, options: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:

@@ -116,18 +116,15 @@ class MdevWork:
         """Remove the device, unless Nova does; a device that is gone is clean."""
         self._remove(task.handle_uuid)
 
-    def remove_unneeded(self, needed: Collection[str]) -> list[str]:
-        """Remove what we made for handles that nobody has now; return the uuids."""
-        removed = []
+    def remove_unneeded(self, handles: Collection[str]) -> None:
+        """Remove what we made for these handles; what can't be removed stays, and is logged."""
         for uuid, record in self._records.all().items():
-            if uuid not in needed and not is_function(record):
+            if uuid in handles and not is_function(record):
                 try:
                     self._remove(uuid)
-                    removed.append(uuid)
                 except (WorkFailed, OSError) as error:
                     LOG.warning("mediated device %s on %s is nobody's and stays: %s", uuid,
                                 record.parent, error)
-        return removed
 
     def _remove(self, uuid: str) -> None:
         if self._exists(uuid):

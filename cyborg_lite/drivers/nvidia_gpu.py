@@ -259,9 +259,14 @@ class NvidiaGpuDriver(base.Driver, base.RestoresHandles):
         else:
             self.environment.host.reset(handle_slots.address_of(task.info) or "")
 
-    def remove_unneeded(self, needed: Collection[str]) -> list[str]:
-        """Remove the vGPUs that this driver made for handles that nobody has."""
-        return self._mdevs.remove_unneeded(needed) + self._vfs.remove_unneeded(needed)
+    def made(self) -> Collection[str]:
+        """Return the handles for which there is a vGPU, or was before the host started anew."""
+        return self._records.all().keys()
+
+    def remove_unneeded(self, handles: Collection[str]) -> None:
+        """Remove the vGPUs that this driver made for these handles."""
+        self._mdevs.remove_unneeded(handles)
+        self._vfs.remove_unneeded(handles)
 
 
 def is_gpu(function: sysfs.PciFunction) -> bool:

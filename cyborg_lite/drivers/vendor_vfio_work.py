@@ -113,18 +113,15 @@ class VfWork:
                     task.info.get("vgpu_type", ""))
         self._records.drop(task.handle_uuid)
 
-    def remove_unneeded(self, needed: Collection[str]) -> list[str]:
-        """Clear what we set for handles that nobody has now; return their uuids."""
-        removed = []
+    def remove_unneeded(self, handles: Collection[str]) -> None:
+        """Clear what we set for these handles; what can't be cleared stays, and is logged."""
         for uuid, record in self._records.all().items():
-            if uuid not in needed and mdev_work.is_function(record):
+            if uuid in handles and mdev_work.is_function(record):
                 try:
                     self._clear(record.parent, record, vgpu_types.short_name(record.name))
                     self._records.drop(uuid)
-                    removed.append(uuid)
                 except (mdev_work.WorkFailed, OSError) as error:
                     LOG.warning("vGPU on %s is nobody's and stays: %s", record.parent, error)
-        return removed
 
     def _clear(self, address: str, record: handle_records.Record | None, word: str) -> None:
         reason = ""

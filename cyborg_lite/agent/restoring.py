@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an agent does before it offers anything: makes again what should exist, removes the rest.
+
+Asks the conductor once; no vendor names here, and nothing is done for drivers that keep nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from cyborg_lite import errors
+from cyborg_lite import messages
+from cyborg_lite import rpc
+from cyborg_lite.agent import hardware
+from cyborg_lite.drivers import base
+
+LOG = logging.getLogger(__name__)
+
+WAIT_S = 15.0
+"""How long a call about a handle waits for the restoration, before its caller is sent away."""
+
+
+class Restoration:
+    """Done once for each start of the agent; what failed is tried again at each discovery."""
+
+    def __init__(self, host: str, conductor: rpc.ConductorClient) -> None:
+        self._host = host
+        self._conductor = conductor
+        self._done = threading.Event()
+        self._failed: set[str] = set()
+
+    def wait(self, drivers: hardware.Hardware, wait_s: float = WAIT_S) -> None:
+        """Hold back a call about a handle, so that both don't work on the same one.
+
+        Raises Unavailable: the conductor asks again.
+        """
+        if _keepers(drivers) and not self._done.wait(wait_s):
+            raise errors.Unavailable(
+                f"The agent of {self._host} has just started and makes first what should exist.")
+
+    def restore(self, drivers: hardware.Hardware) -> None:
+        """Prepare what is held, clean and remove what is not. Raises what the conductor answers.
+
+        What a driver made is listed before the conductor is asked: what is made for a handle
+        that is bound from then on is never taken for a leftover.
+        """
+        keepers = _keepers(drivers)
+        if self._done.is_set():
+            if self._failed:
+                self._try_again(drivers)
+            return
+        if keepers:
+            made = {name: set(driver.made()) for name, driver in keepers.items()}
+            intent = self._conductor.host_intent(self._host)
+            results = drivers.prepare(intent.prepare)
+            self._failed = {each.handle_uuid for each in results if each.error}
+            # a clean step of other drivers may take hours; the conductor asks for those itself
+            drivers.clean(task for task in intent.clean if task.driver in keepers)
+            held = {task.handle_uuid for task in intent.prepare}
+            for name, driver in keepers.items():
+                driver.remove_unneeded(made[name] - held)
+            LOG.info("host=%s restored %d handles that are held, %d failed, %d to clean",
+                     self._host, len(results), len(self._failed), len(intent.clean))
+        self._done.set()
+
+    def _try_again(self, drivers: hardware.Hardware) -> None:
+        intent = self._conductor.host_intent(self._host)
+        tasks: list[messages.HandleTask] = [
+            task for task in intent.prepare if task.handle_uuid in self._failed]
+        results = drivers.prepare(tasks)
+        self._failed = {each.handle_uuid for each in results if each.error}
+
+
+def _keepers(drivers: hardware.Hardware) -> dict[str, base.RestoresHandles]:
+    found: dict[str, base.RestoresHandles] = {}
+    for slot in drivers.slots:
+        if isinstance(slot.driver, base.RestoresHandles):
+            found[slot.name] = slot.driver
+    return found
