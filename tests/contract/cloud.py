@@ -74,7 +74,12 @@ class Cloud:
             })
             self.compute_provider = self._create_compute_provider()
             say("starting cyborg-lite: API, conductor, agent")
-            self._start_our_services()
+            try:
+                self._start_our_services()
+            except (processes.TookTooLong, processes.Ended) as error:
+                for process in self.processes.values():
+                    error.add_note(f"--- {process.name}:\n{process.end_of_log()}")
+                raise
             undo.pop_all()
 
     def stop(self) -> None:
