@@ -158,16 +158,36 @@ MDEV_TYPE_OPTIONS = (
     cfg.ListOpt("traits", mutable=True, default=[], help="More traits of this type."),
 )
 
+NIC_OPTIONS = (
+    cfg.ListOpt(
+        "enabled_nic_types", mutable=True, default=[], sample_default=["x710_static"],
+        help="Names of groups, each with physical_device_mappings and function_device_mappings, "
+             "that say what ports of intel_nic_driver are connected to and have loaded."),
+)
+
+NIC_TYPE_OPTIONS = (
+    cfg.ListOpt(
+        "physical_device_mappings", mutable=True, default=[],
+        help="Physical networks and the ports that are in them: physnet1:eth2|eth3. A port is the "
+             "interface or the PCI address of a physical function. As in the Neutron SR-IOV "
+             "agent's physical_device_mappings."),
+    cfg.ListOpt(
+        "function_device_mappings", mutable=True, default=[],
+        help="Functions, such as protocols of a loaded DDP package, and the ports that have them: "
+             "GTPv1:eth2|eth3. Each becomes a trait, CUSTOM_GTPV1; nothing is loaded or checked."),
+)
+
 TYPE_GROUPS = {
     "gpu_devices": ("enabled_vgpu_types", "vgpu_", VGPU_TYPE_OPTIONS),
     "mdev": ("enabled_types", "mdev_", MDEV_TYPE_OPTIONS),
+    "nic_devices": ("enabled_nic_types", "", NIC_TYPE_OPTIONS),
 }
 """Groups of which an option names others, one a type: that option, their prefix, their options."""
 
 OWN_OPTIONS: dict[str | None, tuple[Any, ...]] = {
     None: DEFAULT_OPTIONS, "api": API_OPTIONS, "conductor": CONDUCTOR_OPTIONS,
     "agent": AGENT_OPTIONS, "pci": PCI_OPTIONS, "fake": FAKE_OPTIONS,
-    "gpu_devices": GPU_OPTIONS, "mdev": MDEV_OPTIONS,
+    "gpu_devices": GPU_OPTIONS, "mdev": MDEV_OPTIONS, "nic_devices": NIC_OPTIONS,
 }
 
 _CLIENT_GROUPS = {"placement": "placement", "nova": "compute"}

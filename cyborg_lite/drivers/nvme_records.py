@@ -8,13 +8,12 @@ given or erased, so that after any crash a disk whose stage is not `clean` is er
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import threading
 from collections.abc import Mapping
 from typing import Any
 
-VERSION = 1
+from cyborg_lite.drivers import state_file
 
 NEW, GIVEN, ERASING, CLEAN = "new", "given", "erasing", "clean"
 """new: seen, neither given nor erased by us. given: a tenant has it, or had it. The last two:
@@ -109,39 +108,21 @@ class Records:
 
     def _load(self) -> dict[str, Record]:
         try:
-            with open(self.path, encoding="utf-8") as stream:
-                data = json.load(stream)
-            if data["version"] != VERSION:
-                raise ValueError(f"its version is {data['version']!r}, not {VERSION}")
-            return {address: _record(fields) for address, fields in data["disks"].items()}
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            disks = state_file.load(self.path) or {}
+            return {address: _record(fields) for address, fields in disks.items()}
+        except (state_file.Unusable, ValueError, TypeError, AttributeError) as error:
             raise Unusable(
-                f"{self.path} can't be read ({error}), so which disks hold a tenant's data can't "
-                "be told; restore it, or remove it: every disk is erased before its next handle "
-                "is free then") from error
+                f"which disks hold a tenant's data can't be told: {self.path} is unusable "
+                f"({error}); restore it, or remove it: every disk is erased before its next "
+                "handle is free then") from error
 
     def _store(self, records: Mapping[str, Record]) -> None:
-        data = {"version": VERSION, "disks": {
-            address: dataclasses.asdict(records[address]) for address in sorted(records)}}
-        new = f"{self.path}.new"
-        folder = os.path.dirname(self.path)
         try:
-            os.makedirs(folder, mode=0o750, exist_ok=True)
-            with open(new, "w", encoding="utf-8") as stream:
-                json.dump(data, stream, indent=1, sort_keys=True)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(new, self.path)
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise Unusable(f"{self.path} can't be written ({error.strerror}); no disk is given "
-                           "or erased that a crash would make us forget") from error
+            state_file.store(self.path, {address: dataclasses.asdict(record)
+                                         for address, record in records.items()})
+        except state_file.Unusable as error:
+            raise Unusable(f"{error}; no disk is given or erased that a crash would make us "
+                           "forget") from error
 
 
 def _record(fields: dict[str, Any]) -> Record:
