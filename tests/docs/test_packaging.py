@@ -16,10 +16,13 @@ from packaging import requirements as packaging_requirements
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGE = CHECKOUT / "cyborg_lite"
 
-NOT_IMPORTED = {"pymysql", "psycopg2-binary", "nvidia-ml-py"}
-"""Loaded by name: a database driver by its URL, a library that may be absent."""
-
 NOT_OURS = {"cyborg_lite"}
+
+OF_AN_EXTRA = ("cli", "demo")
+"""Packages that run only where the extra of the same name is installed."""
+
+MAY_BE_ABSENT = {"pynvml", "pyudev"}
+"""Imported where they are installed; without them the service does less, and says so."""
 
 
 def setup_cfg() -> configparser.ConfigParser:
@@ -46,11 +49,11 @@ def extras() -> dict[str, dict[str, packaging_requirements.Requirement]]:
     return {name: required(text.splitlines()) for name, text in setup_cfg()["extras"].items()}
 
 
-def imported(folder: pathlib.Path, without: pathlib.Path | None = None) -> set[str]:
+def imported(folder: pathlib.Path, without: tuple[pathlib.Path, ...] = ()) -> set[str]:
     """Top-level names that the modules of a folder import."""
     found: set[str] = set()
     for path in folder.rglob("*.py"):
-        if without is not None and path.is_relative_to(without):
+        if any(path.is_relative_to(each) for each in without):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
@@ -69,10 +72,9 @@ def distributions(modules: set[str]) -> set[str]:
 
 
 def test_every_library_that_the_service_imports_is_required() -> None:
-    optional = {name for extra in ("nvidia", "mysql", "postgresql") for name in extras()[extra]}
-    modules = imported(PACKAGE, without=PACKAGE / "demo") - {"pynvml"}
+    modules = imported(PACKAGE, without=tuple(PACKAGE / name for name in OF_AN_EXTRA))
 
-    assert distributions(modules) - runtime_requirements().keys() - optional == set()
+    assert distributions(modules - MAY_BE_ABSENT) - runtime_requirements().keys() == set()
 
 
 def test_every_required_library_is_imported() -> None:
@@ -81,10 +83,11 @@ def test_every_required_library_is_imported() -> None:
     assert runtime_requirements().keys() - used == set()
 
 
-def test_the_demo_imports_what_its_extra_brings() -> None:
-    needed = distributions(imported(PACKAGE / "demo")) - runtime_requirements().keys()
+@pytest.mark.parametrize("name", OF_AN_EXTRA)
+def test_an_extra_brings_what_its_package_imports(name: str) -> None:
+    needed = distributions(imported(PACKAGE / name)) - runtime_requirements().keys()
 
-    assert needed - extras()["demo"].keys() == set()
+    assert needed - extras()[name].keys() == set()
 
 
 def test_every_requirement_has_a_lower_bound() -> None:
