@@ -63,8 +63,10 @@ def driver_of(address: str) -> str | None:
     return link.resolve().name if link.exists() else None
 
 
-def iommu_group(address: str) -> str:
-    return (place(address) / "iommu_group").resolve().name
+def iommu_group(name: str) -> str:
+    """Return the IOMMU group of a PCI function or of a mediated device."""
+    place = MDEVS / name if (MDEVS / name).exists() else PCI / "devices" / name
+    return (place / "iommu_group").resolve().name
 
 
 def bind(address: str, driver: str) -> None:
@@ -87,19 +89,19 @@ def bound(address: str, driver: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def open_in_vfio(address: str) -> Iterator[None]:
-    """Open a function as a hypervisor does: container, group, then the device itself."""
+def open_in_vfio(name: str) -> Iterator[None]:
+    """Open a PCI function or mediated device as a hypervisor does: container, group, device."""
     with contextlib.ExitStack() as stack:
         def opened(path: str) -> int:
             descriptor = os.open(path, os.O_RDWR)
             stack.callback(os.close, descriptor)
             return descriptor
 
-        container, group = opened("/dev/vfio/vfio"), opened(f"/dev/vfio/{iommu_group(address)}")
+        container, group = opened("/dev/vfio/vfio"), opened(f"/dev/vfio/{iommu_group(name)}")
         fcntl.ioctl(group, _VFIO_GROUP_SET_CONTAINER, struct.pack("i", container))
         fcntl.ioctl(container, _VFIO_SET_IOMMU, _VFIO_TYPE1V2_IOMMU)
         # with a buffer that may change, the answer is the new descriptor
-        device = fcntl.ioctl(group, _VFIO_GROUP_GET_DEVICE_FD, bytearray(address.encode() + b"\0"))
+        device = fcntl.ioctl(group, _VFIO_GROUP_GET_DEVICE_FD, bytearray(name.encode() + b"\0"))
         stack.callback(os.close, device)
         yield
 

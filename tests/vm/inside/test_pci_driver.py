@@ -5,9 +5,14 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from cyborg_lite.drivers import base
 from cyborg_lite.drivers import pci
+from cyborg_lite.drivers import pci_work
 from cyborg_lite.drivers import sysfs
+from cyborg_lite.drivers import virtual_functions
+from tests.vm.inside import agent
 from tests.vm.inside import kernel
 from tests.vm.inside import lab
 
@@ -100,3 +105,84 @@ def test_a_card_on_vfio_pci_that_is_pulled_is_not_reported():
             kernel.write(kernel.PCI / "rescan", "1")
     assert offered == {}
     assert withheld[lab.CARD] == "there is no such function"
+
+
+# --- what device files ask for -----------------------------------------------------------------
+
+
+@pytest.fixture
+def hosted(tmp_path):
+    return lambda entries: agent.Agent(pci.PciDriver, tmp_path / "state", entries=entries)
+
+
+@pytest.fixture
+def no_vfs_after():
+    yield
+    kernel.write(kernel.place(lab.NIC) / "sriov_numvfs", "0")
+
+
+def test_virtual_functions_are_made_once_and_offered(hosted, no_vfs_after):
+    host = hosted(f"  - match: {{address: '{lab.NIC}'}}\n    offer: vf\n    num_vfs: 3\n")
+    assert host.arrange() is True
+    assert len(kernel.vfs_of(lab.NIC)) == 3
+    assert host.arrange() is False
+    assert sorted(host.discover()) == sorted(kernel.vfs_of(lab.NIC))
+
+
+def test_virtual_functions_that_are_there_are_never_shrunk(hosted, no_vfs_after):
+    kernel.write(kernel.place(lab.NIC) / "sriov_numvfs", "4")
+    host = hosted(f"  - match: {{address: '{lab.NIC}'}}\n    offer: vf\n    num_vfs: 2\n")
+    with pytest.raises(virtual_functions.Impossible, match="may belong to guests"):
+        host.arrange()
+    assert len(kernel.vfs_of(lab.NIC)) == 4
+
+
+def test_a_function_is_put_on_vfio_pci_when_it_is_needed(hosted):
+    host = hosted(f"  - match: {{address: '{lab.CARD}'}}\n    driver_override: vfio-pci\n")
+    host.discover()
+    assert kernel.driver_of(lab.CARD) == "nvidia", "discovery must change nothing"
+    task, = host.tasks(lab.CARD)
+    try:
+        for _ in range(2):
+            host.driver.prepare(task)
+            assert kernel.driver_of(lab.CARD) == "vfio-pci"
+    finally:
+        kernel.bind(lab.CARD, "")
+
+
+def test_what_shares_an_iommu_group_moves_together(hosted):
+    host = hosted("".join(f"  - match: {{address: '{address}'}}\n    driver_override: vfio-pci\n"
+                          for address in lab.PAIR))
+    host.discover()
+    task, = host.tasks(lab.PAIR[0])
+    try:
+        host.driver.prepare(task)
+        assert [kernel.driver_of(each) for each in lab.PAIR] == ["vfio-pci"] * 2
+        with kernel.open_in_vfio(lab.PAIR[0]):
+            pass
+    finally:
+        for each in lab.PAIR:
+            kernel.bind(each, "")
+
+
+def test_a_disk_is_not_taken_from_a_file_system(hosted):
+    host = hosted(f"  - match: {{address: '{lab.PLUGGED}'}}\n    driver_override: vfio-pci\n")
+    host.discover()
+    task, = host.tasks(lab.PLUGGED)
+    with kernel.mounted(kernel.disk(lab.PLUGGED, 1)):
+        with pytest.raises(pci_work.Refused, match="is mounted at"):
+            host.driver.prepare(task)
+        host.discover()
+        assert "is mounted at" in host.withheld[lab.PLUGGED]
+    assert kernel.driver_of(lab.PLUGGED) == "nvme"
+
+
+def test_a_virtual_function_is_reset_between_guests_and_not_in_one(hosted):
+    host = hosted(f"  - match: {{address: '{lab.NIC}'}}\n    offer: vf\n    clean: reset\n")
+    with kernel.vfs(lab.NIC, 1, probe=False) as (one,):
+        kernel.bind(one, "vfio-pci")
+        host.discover()
+        task, = host.tasks(one)
+        host.driver.clean(task)
+        with kernel.open_in_vfio(one), pytest.raises(pci_work.Refused, match="a guest has it"):
+            host.driver.clean(task)

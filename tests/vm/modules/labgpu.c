@@ -162,8 +162,8 @@ static void mdev_remove(struct mdev_device *mdev)
 
 static ssize_t show_description(struct mdev_type *type, char *buf)
 {
-	return sysfs_emit(buf, "num_heads=1, frl_config=60, framebuffer=%uM\n",
-			  kind_of(type)->frames * 4096);
+	return sysfs_emit(buf, "num_heads=1, frl_config=60, framebuffer=%uM, max_instance=%u\n",
+			  kind_of(type)->frames * 1024, FRAMES / kind_of(type)->frames);
 }
 
 static struct mdev_driver mdev_driver = {
