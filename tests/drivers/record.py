@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Record what /sys tells about the PCI functions of this machine, as a manifest on stdout.
+"""Record what /sys tells of the PCI functions and disks of this machine, as a manifest on stdout.
 
 Nothing is written to the machine, and no judgement is made: `drivers/recorded.py` has the format.
 
@@ -33,16 +33,23 @@ SECRET = re.compile(r"serial(_number)?|unique_id|wwid|eui|nguid|uuid|subsysnqn|p
 
 HARDWARE_ADDRESS = re.compile(r"\s*([0-9a-f]{2}:){5,}[0-9a-f]{2}\s*")
 
+BLOCK = ("dev", "partition", "size")
+"""What is recorded of a disk or partition, beside who holds it."""
+
 PCI_DIRECTORY = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]|pci[0-9a-f]{4,8}:.*")
 
 
 def entries(root: pathlib.Path) -> Iterator[recorded.Entry]:
-    """Yield the entries of every PCI function and IOMMU group below the root."""
+    """Yield the entries of every PCI function, IOMMU group and disk below the root."""
     for link in sorted((root / "bus/pci/devices").iterdir()):
         yield _link(root, link)
         yield from _directory(root, link.resolve(), DEPTH)
     for link in sorted((root / "kernel/iommu_groups").glob("*/devices/*")):
         yield _link(root, link)
+    for link in sorted((root / "class/block").glob("*")):
+        yield _link(root, link)
+        yield from (_file(root, path) for name in BLOCK if (path := link.resolve() / name).exists())
+        yield from (_link(root, path) for path in sorted((link.resolve() / "holders").glob("*")))
 
 
 def _directory(root: pathlib.Path, directory: pathlib.Path,
