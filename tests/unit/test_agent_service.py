@@ -9,6 +9,7 @@ import pathlib
 import socket
 import threading
 from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,7 +21,9 @@ from cyborg_lite import messages
 from cyborg_lite import rpc
 from cyborg_lite.agent import service
 from cyborg_lite.agent import settings
+from cyborg_lite.agent import uevents
 from cyborg_lite.drivers import base
+from cyborg_lite.drivers import device_files
 from cyborg_lite.drivers import fake
 from cyborg_lite.drivers import pci
 
@@ -45,6 +48,7 @@ class Conductor:
         self.reports: list[messages.HostReport] = []
         self.trouble: Exception | None = None
         self.heard = threading.Event()
+        self._news = threading.Condition()
 
     @rpc.exposed
     def heartbeat(self, beat: messages.Heartbeat) -> messages.HeartbeatReply:
@@ -58,16 +62,26 @@ class Conductor:
     def report(self, report: messages.HostReport) -> None:
         if self.trouble:
             raise self.trouble
-        self.reports.append(report)
+        with self._news:
+            self.reports.append(report)
+            self._news.notify_all()
         self.heard.set()
+
+    def wait_for(self, wanted: Callable[[messages.HostReport], bool]) -> bool:
+        with self._news:
+            return self._news.wait_for(lambda: any(map(wanted, self.reports)), DEADLINE_S)
 
 
 class Catalogue:
+    def __init__(self) -> None:
+        self.drivers: dict[str, type[base.Driver]] = {"fake_driver": fake.FakeDriver,
+                                                      "pci_driver": pci.PciDriver}
+
     def names(self) -> list[str]:
-        return ["fake_driver", "pci_driver"]
+        return sorted(self.drivers)
 
     def load(self, name: str) -> type[base.Driver]:
-        return {"fake_driver": fake.FakeDriver, "pci_driver": pci.PciDriver}[name]
+        return self.drivers[name]
 
 
 class Surroundings:
@@ -79,11 +93,12 @@ class Surroundings:
             proc_root="/nowhere",
             options={"fake": {"num_devices": 1, "num_handles": 2}, "pci": {"device_spec": []}})
         self.clock = Clock()
+        self.catalogue = Catalogue()
         self.bus = rpc.LocalBus()
         self.conductor = Conductor()
         self.stop_conductor: Callable[[], None] = lambda: None
         self.agent = service.Agent(self.read, rpc.ConductorClient(self.bus, 30.0),
-                                   catalogue=Catalogue(), clock=self.clock)
+                                   catalogue=self.catalogue, clock=self.clock)
 
     def read(self) -> service.Settings:
         return self.settings
@@ -236,7 +251,94 @@ def test_the_thread_reports_and_ends_when_told(around: Surroundings) -> None:
 
     assert around.conductor.heard.wait(DEADLINE_S)
     around.agent.stop()
-    assert [thread for thread in threading.enumerate() if thread.name == "agent"] == []
+    assert [thread for thread in threading.enumerate() if thread.name.startswith("agent-")] == []
+
+
+class Hanging(fake.FakeDriver):
+    """Answers once the test lets it."""
+
+    entered = threading.Event()
+    let_go = threading.Event()
+
+    def discover(self) -> list[messages.ReportedDevice]:
+        self.entered.set()
+        assert self.let_go.wait(DEADLINE_S)
+        return super().discover()
+
+
+@pytest.fixture
+def hanging(around: Surroundings) -> Iterator[type[Hanging]]:
+    driver = type("Own", (Hanging,), {"entered": threading.Event(), "let_go": threading.Event()})
+    around.catalogue.drivers["hanging_driver"] = driver
+    yield driver
+    driver.let_go.set()
+    around.agent.stop()
+
+
+def test_a_driver_that_hangs_from_the_start_costs_no_heartbeat(
+        around: Surroundings, hanging: type[Hanging], caplog: pytest.LogCaptureFixture) -> None:
+    around.change(enabled_drivers=("hanging_driver", "fake_driver"))
+    around.agent.reload()
+    around.agent.start()
+    assert hanging.entered.wait(DEADLINE_S)
+
+    around.clock.now += service.SLOW_S
+    around.agent.beat_soon()
+
+    # nothing is known of any driver: what was stored before stays as it is
+    assert around.conductor.heard.wait(DEADLINE_S)
+    assert around.conductor.reports[0].failed_drivers == ["fake_driver", "hanging_driver"]
+    assert "driver hanging_driver has not answered for 30 s" in caplog.text
+
+
+def test_once_it_answers_the_devices_are_reported(around: Surroundings,
+                                                  hanging: type[Hanging]) -> None:
+    around.change(enabled_drivers=("hanging_driver",))
+    around.agent.reload()
+    around.agent.start()
+    assert hanging.entered.wait(DEADLINE_S)
+
+    hanging.let_go.set()
+
+    assert around.conductor.heard.wait(DEADLINE_S)
+    assert [device.driver for device in around.conductor.reports[0].devices] == ["hanging_driver"]
+
+
+def test_a_driver_that_hangs_can_be_configured_away(around: Surroundings,
+                                                    hanging: type[Hanging]) -> None:
+    around.change(enabled_drivers=("hanging_driver",))
+    around.agent.reload()
+    around.agent.start()
+    assert hanging.entered.wait(DEADLINE_S)
+
+    around.change(enabled_drivers=("fake_driver",))
+    around.agent.reload()
+
+    assert around.conductor.wait_for(
+        lambda report: [device.driver for device in report.devices] == ["fake_driver"])
+
+
+def test_what_the_kernel_announces_is_looked_at(around: Surroundings) -> None:
+    announced = []
+
+    class Listener(uevents.Listener):
+        def __init__(self, announce: Callable[[], None]) -> None:
+            announced.append(announce)
+            super().__init__(announce, lambda: None)
+
+    agent = service.Agent(around.read, rpc.ConductorClient(around.bus, 30.0),
+                          catalogue=around.catalogue, clock=around.clock, listener=Listener)
+    agent.start()
+    assert around.conductor.heard.wait(DEADLINE_S)
+    fake_hardware = agent.hardware.slots[0].driver
+    assert fake_hardware is not None
+    fake_hardware.environment.options["fake"]["num_devices"] = 2  # type: ignore[index]
+
+    announced[0]()
+
+    found = around.conductor.wait_for(lambda report: len(report.devices) == 2)
+    agent.stop()
+    assert found
 
 
 def test_the_endpoint_prepares_and_cleans_by_rpc(around: Surroundings) -> None:
@@ -309,6 +411,63 @@ def test_a_bad_configuration_at_the_start_is_an_error(tmp_path: pathlib.Path) ->
     with pytest.raises(base.ConfigurationError, match="enabled_drivers"):
         service.Agent(lambda: wanted, rpc.ConductorClient(rpc.LocalBus(), 30.0),
                       catalogue=Catalogue())
+
+
+FILE = "version: 1\ndriver: pci_driver\ndevices:\n- match: {address: '0000:41:*'}\n"
+
+
+def with_files(around: Surroundings, tmp_path: pathlib.Path, text: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    around.change(enabled_drivers=("fake_driver", "pci_driver"),
+                  files=device_files.read(str(tmp_path)))
+    around.agent.reload()
+
+
+def test_a_reload_reads_the_device_files_and_says_what_changed(
+        around: Surroundings, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+    with_files(around, tmp_path, FILE)
+    caplog.set_level(logging.INFO)
+
+    with_files(around, tmp_path, f"{FILE}  offer: none\n")
+
+    assert [record.getMessage() for record in caplog.records
+            if "configuration changed" in record.message] == [
+        "configuration changed: device file of pci_driver: gone: (address=0000:41:*) "
+        "(a.yaml, line 4)",
+        "configuration changed: device file of pci_driver: new: (address=0000:41:*) offer=none "
+        "(a.yaml, line 4)"]
+
+
+@pytest.mark.parametrize(("text", "complaint"), [
+    (FILE.replace("match", "watch"), "line 4, column 3: an entry of devices has no key 'watch'"),
+    (f"{FILE}  vgpu_type: x\n", "line 5, column 14: vgpu_type means nothing to pci_driver"),
+    (f"{FILE}  clean: format\n", "line 5, column 10: pci_driver can't do clean: format")])
+def test_a_device_file_that_went_bad_leaves_its_driver_as_it_was(
+        text: str, complaint: str, around: Surroundings, tmp_path: pathlib.Path,
+        caplog: pytest.LogCaptureFixture) -> None:
+    with_files(around, tmp_path, FILE)
+
+    with_files(around, tmp_path, text)
+    around.agent.run_once()
+
+    assert complaint in caplog.text
+    assert around.conductor.reports[-1].failed_drivers == []
+    assert len(around.agent.settings.files.entries["pci_driver"]) == 1
+
+
+def test_a_bad_device_file_at_the_start_disables_its_driver_alone(
+        around: Surroundings, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.yaml").write_text(FILE.replace("match", "watch"))
+    around.change(enabled_drivers=("fake_driver", "pci_driver"),
+                  files=device_files.read(str(tmp_path)))
+
+    agent = service.Agent(around.read, rpc.ConductorClient(around.bus, 30.0),
+                          catalogue=around.catalogue, clock=around.clock)
+    agent.run_once()
+
+    (report,) = around.conductor.reports
+    assert report.failed_drivers == ["pci_driver"]
+    assert [device.driver for device in report.devices] == ["fake_driver"]
 
 
 # --- options ----------------------------------------------------------------------------------
