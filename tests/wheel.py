@@ -6,6 +6,7 @@
 
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -58,6 +59,9 @@ def install(folder: pathlib.Path, progress: bootstrap.Progress) -> pathlib.Path:
     progress.say("Building the wheel")
     subprocess.run([tools, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder,
                     bootstrap.CHECKOUT], check=True, cwd=folder)
+    for left in ("build", "cyborg_lite.egg-info"):
+        # an old list of entry points in the checkout would hide those that are installed
+        shutil.rmtree(bootstrap.CHECKOUT / left, ignore_errors=True)
     [wheel] = folder.glob("cyborg_lite-*.whl")
     progress.say(f"Built {wheel.name}, {wheel.stat().st_size // 1024} KiB")
     return bootstrap.environment(folder / "installed", [str(wheel)], progress, "the wheel")
