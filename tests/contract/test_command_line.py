@@ -24,7 +24,7 @@ from tests.fixtures import processes
 
 GROUPS = [{"resources:FPGA": "1", "trait:CUSTOM_FAKE_DEVICE": "required"}]
 LOGIN_PLUGIN = pathlib.Path(__file__).with_name("service_token_login")
-COMMAND_LIMIT_S = 60
+COMMAND_LIMIT_S = 120
 
 
 @dataclasses.dataclass(frozen=True)
