@@ -143,6 +143,9 @@ def _check_host(program: process.Program, arguments: list[str]) -> int:
     except (process.CannotStart, base.ConfigurationError, cfg.Error) as error:
         print(f"{program.name}: {error}", file=sys.stderr)
         return check.BAD_CONFIGURATION
+    except SystemExit as ended:
+        # the command line was bad, which has been told, or --help
+        return check.BAD_CONFIGURATION if ended.code else check.CLEAR
     print(check.as_json(result) if conf.format == "json" else check.as_table(result))
     return result.status
 

@@ -27,6 +27,7 @@ from cyborg_lite.agent import hardware
 from cyborg_lite.agent import installed
 from cyborg_lite.agent import reports
 from cyborg_lite.drivers import base
+from cyborg_lite.drivers import device_files
 from cyborg_lite.drivers import fake
 from cyborg_lite.drivers import pci
 from tests.drivers.machines import a_function
@@ -274,6 +275,172 @@ def test_what_is_withheld_is_logged_once_until_the_reason_changes(
         f"({number} of them)" for number in (2, 3)]
 
 
+def config_of(tmp_path: pathlib.Path, text: str) -> device_files.DeviceFiles:
+    (tmp_path / "a.yaml").write_text(text)
+    return device_files.read(str(tmp_path))
+
+
+def test_what_is_withheld_is_in_the_discovery_unless_somebody_offers_it(
+        tmp_path: pathlib.Path) -> None:
+    class Picky(Scripted):
+        def discover(self) -> list[messages.ReportedDevice]:
+            self.withheld = {"0000:41:00.0": "no", "0000:42:00.0": "neither"}
+            return []
+
+    machine = the_hardware(tmp_path, first=Picky, second=scripted(a_device("0000:41:00.0")))
+
+    assert machine.discover().withheld == [messages.WithheldFunction(
+        address="0000:42:00.0", driver="first", reason="neither")]
+
+
+def test_a_new_reason_changes_the_digest(tmp_path: pathlib.Path) -> None:
+    reasons = iter(("one", "one", "two"))
+
+    class Picky(Scripted):
+        def discover(self) -> list[messages.ReportedDevice]:
+            self.withheld = {"0000:41:00.0": next(reasons)}
+            return []
+
+    machine = the_hardware(tmp_path, picky=Picky)
+
+    first, second, third = (machine.discover().digest for _ in range(3))
+
+    assert first == second != third
+
+
+def test_later_drivers_are_told_what_earlier_ones_withhold(tmp_path: pathlib.Path) -> None:
+    told: list[dict[str, str]] = []
+
+    class Picky(Scripted):
+        def discover(self) -> list[messages.ReportedDevice]:
+            self.withheld = {"0000:41:00.0": "its mode can't be read"}
+            return []
+
+    class Curious(Scripted):
+        def discover(self) -> list[messages.ReportedDevice]:
+            told.append(dict(self.environment.doubted))
+            return []
+
+    machine = the_hardware(tmp_path, picky=Picky, curious=Curious)
+    for _ in range(2):
+        machine.discover()
+
+    assert told == [{"0000:41:00.0": "its mode can't be read"}] * 2
+
+
+def test_what_is_never_offered_is_reported_by_no_driver_and_not_spoken_of(
+        tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+    reader = tree(tmp_path, a_function("0000:41:00.0"), a_function("0000:42:00.0", group=2))
+    files = config_of(tmp_path, "version: 1\ndriver: first\ndevices:\n"
+                                "- match: {address: '0000:41:00.0'}\n  offer: none\n")
+    machine = hardware.Hardware(
+        ["first", "pci_driver"], {"pci": {"device_spec": ['{"vendor_id": "10de"}']}},
+        a_place(reader.root), Catalogue(first=scripted(a_device("0000:41:00.0")),
+                                        pci_driver=pci.PciDriver), files=files)
+
+    found = machine.discover()
+
+    assert [device.address for device in found.devices] == ["0000:42:00.0"]
+    assert found.withheld == []
+    assert "0000:41:00.0" not in caplog.text
+
+
+@pytest.mark.parametrize(("text", "complaint"), [
+    ("version: 1\ndriver: own\ndevices: 7", "a.yaml: line 3, column 10: devices must be a list"),
+    ("version: 1\ndriver: other\ndevices: 7", "a.yaml: line 3, column 10: devices must be a list"),
+])
+def test_a_bad_device_file_disables_its_driver_by_any_of_its_names(
+        text: str, complaint: str, tmp_path: pathlib.Path,
+        caplog: pytest.LogCaptureFixture) -> None:
+    own = scripted(a_device())
+    own.aliases = ("other",)
+    machine = hardware.Hardware(["own", "good"], {}, a_place(str(tmp_path)), Catalogue(
+        own=own, good=scripted(a_device("0000:42:00.0"))), files=config_of(tmp_path, text))
+
+    found = [machine.discover() for _ in range(2)][-1]
+    (result,) = machine.clean([a_task("own")])
+
+    assert found.failed_drivers == ["own"]
+    assert [device.driver for device in found.devices] == ["good"]
+    assert caplog.text.count(complaint) == 1
+    assert complaint in (result.error or "")
+
+
+def test_an_entry_that_only_the_driver_can_judge_disables_it_alone(tmp_path: pathlib.Path) -> None:
+    class Strict(Scripted):
+        def __init__(self, environment: base.Environment) -> None:
+            super().__init__(environment)
+            for entry in environment.devices.entries:
+                raise base.EntryError(f"{entry.places['vgpu_type']}: there is no such type")
+
+    files = config_of(tmp_path, "version: 1\ndriver: strict\ndevices:\n"
+                                "- {match: {address: a}, vgpu_type: x}\n")
+    machine = hardware.Hardware(["strict"], {}, a_place(str(tmp_path)), Catalogue(strict=Strict),
+                                files=files)
+
+    assert machine.discover().failed_drivers == ["strict"]
+    assert "line 4, column 36: there is no such type" in machine.file_complaints["strict"]
+
+
+class Arranging(Scripted, base.ArrangesDevices):
+    """Does what the test says before each discovery."""
+
+    act: ClassVar[Callable[[base.Environment], bool]]
+
+    def arrange(self) -> bool:
+        return type(self).act(self.environment)
+
+
+def an_arranging(act: Callable[[base.Environment], bool]) -> type[Arranging]:
+    return type("OwnArranging", (Arranging,), {"act": staticmethod(act)})
+
+
+def test_devices_are_arranged_before_anybody_looks(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "word").write_text("old")
+
+    def act(environment: base.Environment) -> bool:
+        before = environment.sysfs.text("word")
+        (tmp_path / "word").write_text("new")
+        return before != "new"
+
+    class Looking(Scripted):
+        def discover(self) -> list[messages.ReportedDevice]:
+            return [a_device(model=self.environment.sysfs.text("word"))]
+
+    machine = the_hardware(tmp_path, looking=Looking, arranging=an_arranging(act))
+
+    assert [device.model for device in machine.discover().devices] == ["new"]
+
+
+def test_what_cannot_be_arranged_is_told_once_and_costs_no_device(
+        tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+    def act(environment: base.Environment) -> bool:
+        raise OSError("the card refuses")
+
+    kind = an_arranging(act)
+    kind.answer = (a_device(),)
+    machine = the_hardware(tmp_path, own=kind)
+
+    found = [machine.discover() for _ in range(3)][-1]
+
+    assert (len(found.devices), found.failed_drivers) == (1, [])
+    assert caplog.text.count("could not arrange its devices as wished") == 1
+
+
+def test_the_pre_flight_arranges_nothing(tmp_path: pathlib.Path) -> None:
+    done: list[str] = []
+
+    def act(environment: base.Environment) -> bool:
+        done.append("arranged")
+        return True
+
+    machine = hardware.Hardware(["own"], {}, a_place(str(tmp_path)),
+                                Catalogue(own=an_arranging(act)), checking=True)
+    machine.discover()
+
+    assert done == []
+
+
 # --- digest -----------------------------------------------------------------------------------
 
 
@@ -394,6 +561,17 @@ def test_what_the_driver_says_about_its_deployable_counts(tmp_path: pathlib.Path
     (found,) = the_hardware(tmp_path, own=worker).discover().devices
 
     assert (found.deployables[0].prepares, found.deployables[0].cleans) == (False, True)
+
+
+@pytest.mark.parametrize(("knows", "steps"), [(True, (False, False)), (False, (True, True))])
+def test_a_driver_that_knows_its_steps_may_say_that_neither_is_needed(
+        knows: bool, steps: tuple[bool, bool], tmp_path: pathlib.Path) -> None:
+    worker = a_worker(lambda *_: None, a_device())
+    worker.knows_steps = knows
+
+    (found,) = the_hardware(tmp_path, own=worker).discover().devices
+
+    assert (found.deployables[0].prepares, found.deployables[0].cleans) == steps
 
 
 def test_a_driver_that_promises_a_step_it_cannot_do_has_failed(tmp_path: pathlib.Path) -> None:
