@@ -21,8 +21,9 @@ from typing import IO
 PORT = "lab.host"
 CONNECT_S = 30
 
-PLUGGED = {"plugged": "nvme,id=plugged,serial=LAB0002,drive=nd4,bus=rp2"}
-"""Devices that can be pulled and plugged: their id and QEMU's argument."""
+PLUGGED = {"plugged": "nvme,id=plugged,serial=LAB0002,drive=nd4,bus=rp2",
+           "impostor": "nvme,id=impostor,serial=LAB0003,drive=nd5,bus=rp2"}
+"""Devices that can be pulled and plugged, one at a time: their id and QEMU's argument."""
 
 
 class Answering:
@@ -53,9 +54,9 @@ class Answering:
     def _answer(self, asked: dict[str, Any], monitor: _Monitor) -> dict[str, Any]:
         match asked:
             case {"pull": str(name)} if name in PLUGGED:
-                return monitor.execute("device_del", id=name)
+                return monitor.pull(name)
             case {"plug": str(name)} if name in PLUGGED:
-                monitor.wait_until_gone(name)
+                monitor.wait_until_gone()
                 driver, *rest = PLUGGED[name].split(",")
                 return monitor.execute("device_add", driver=driver,
                                        **dict(part.split("=", 1) for part in rest))
@@ -67,11 +68,11 @@ class Answering:
 
 
 class _Monitor:
-    """QEMU's control socket. Devices that it let go are remembered until somebody asks."""
+    """QEMU's control socket, and the devices that it has not let go yet."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
-        self._gone: set[str] = set()
+        self._leaving: set[str] = set()
 
     def execute(self, command: str, **arguments: str) -> dict[str, Any]:
         """Give one command; returns its answer, which says `return` or `error`."""
@@ -82,19 +83,23 @@ class _Monitor:
             pass
         return answer
 
-    def wait_until_gone(self, name: str) -> None:
-        """Wait until a pulled device is gone: the guest may know it before QEMU has done it."""
-        while name not in self._gone:
+    def pull(self, name: str) -> dict[str, Any]:
+        """Begin to pull a device; the guest decides when it is gone."""
+        self._leaving.add(name)
+        return self.execute("device_del", id=name)
+
+    def wait_until_gone(self) -> None:
+        """Wait for what is being pulled: the guest may know of it before QEMU has done it."""
+        while self._leaving:
             self._next()
-        self._gone.discard(name)
 
     def _next(self) -> dict[str, Any]:
         line = self._stream.readline()
         if not line:
             raise OSError("QEMU has gone")
         told: dict[str, Any] = json.loads(line)
-        if told.get("event") == "DEVICE_DELETED" and "device" in told["data"]:
-            self._gone.add(told["data"]["device"])
+        if told.get("event") == "DEVICE_DELETED":
+            self._leaving.discard(told["data"].get("device", ""))
         return told
 
 

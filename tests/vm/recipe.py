@@ -118,8 +118,8 @@ def _debian_key() -> str:
 
 def _image_key(debian: pathlib.Path) -> str:
     files = [*sorted((HERE / "guest").iterdir()), *sorted((HERE / "modules").iterdir()),
-             HERE / "recipe.py", HERE / "cpio.py", CHECKOUT / "requirements.txt"]
-    return _key(debian.name, (debian / "versions").read_text(), LOADED, WHEELS,
+             HERE / "recipe.py", HERE / "cpio.py"]
+    return _key(debian.name, (debian / "versions").read_text(), LOADED, _requirements(),
                 [(file.name, file.read_bytes()) for file in files], 1)
 
 
@@ -292,16 +292,19 @@ def _load_order(modules: pathlib.Path) -> Iterator[str]:
     yield from visit(LOADED)
 
 
-def _install_wheels(target: pathlib.Path) -> None:
+def _requirements() -> list[str]:
     lines = (CHECKOUT / "requirements.txt").read_text().splitlines()
     bounds = {re.split(r"[^\w.-]", line)[0].lower(): line for line in lines}
-    wanted = [bounds.get(name.lower(), name) for name in WHEELS]
+    return [bounds.get(name.lower(), name) for name in WHEELS]
+
+
+def _install_wheels(target: pathlib.Path) -> None:
     tag = f"cp{GUEST_PYTHON.replace('.', '')}"
     platforms = [f"--platform={name}" for name in
                  ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")]
     abis = [f"--abi={name}" for name in (tag, "abi3", "none")]
     _pip(["install", "--quiet", "--target", str(target), "--only-binary=:all:",
-          f"--python-version={GUEST_PYTHON}", "--implementation=cp", *platforms, *abis, *wanted])
+          f"--python-version={GUEST_PYTHON}", "--implementation=cp", *platforms, *abis, *_requirements()])
 
 
 def _pip(arguments: Sequence[str]) -> None:

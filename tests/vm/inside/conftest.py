@@ -3,20 +3,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from tests.vm.inside import kernel
+from tests.vm.inside import lab
 
 
 def _state() -> dict[str, object]:
     """What a test could leave behind."""
     found: dict[str, object] = {"mdevs": kernel.mdevs()}
-    for path in (kernel.PCI / "devices").iterdir():
-        vfs = path / "sriov_numvfs"
-        found[path.name] = (kernel.driver_of(path.name), kernel.text(path / "driver_override"),
-                            kernel.text(vfs) if vfs.exists() else None)
+    for address in os.listdir(kernel.PCI / "devices"):
+        vfs = kernel.vfs_of(address) if address in lab.WITH_VFS else []
+        override = kernel.text(kernel.place(address) / "driver_override")
+        found[address] = (kernel.driver_of(address), override, vfs)
     return found
 
 

@@ -59,14 +59,16 @@ def write(path: pathlib.Path, value: str) -> None:
 
 
 def driver_of(address: str) -> str | None:
-    link = place(address) / "driver"
-    return link.resolve().name if link.exists() else None
+    try:
+        return os.path.basename(os.readlink(place(address) / "driver"))
+    except FileNotFoundError:
+        return None
 
 
 def iommu_group(name: str) -> str:
     """Return the IOMMU group of a PCI function or of a mediated device."""
     place = MDEVS / name if (MDEVS / name).exists() else PCI / "devices" / name
-    return (place / "iommu_group").resolve().name
+    return os.path.basename(os.readlink(place / "iommu_group"))
 
 
 def bind(address: str, driver: str) -> None:
@@ -134,7 +136,7 @@ def disguised(address: str, vendor: str, product: str, code: str) -> Iterator[No
 def vfs_of(address: str) -> list[str]:
     """Return the addresses of the virtual functions, by index."""
     links = place(address).glob("virtfn*")
-    return [link.resolve().name
+    return [os.path.basename(os.readlink(link))
             for link in sorted(links, key=lambda link: int(link.name.removeprefix("virtfn")))]
 
 
@@ -182,7 +184,7 @@ def interface_up(name: str) -> Iterator[None]:
 
 
 def mdevs() -> set[str]:
-    return {path.name for path in MDEVS.iterdir()}
+    return set(os.listdir(MDEVS))
 
 
 def available(parent: str, kind: str) -> int:
@@ -233,14 +235,41 @@ def controller(address: str) -> str:
     return next(path.name for path in (place(address) / "nvme").iterdir())
 
 
+def _controller(address: str) -> pathlib.Path:
+    return place(address) / "nvme" / controller(address)
+
+
 def disk(address: str, nsid: int) -> pathlib.Path:
     """Return the block device of a namespace: names change from boot to boot, nsids don't."""
-    here = place(address) / "nvme" / controller(address)
-    for path in here.glob("nvme*n*"):
+    for path in _controller(address).glob("nvme*n*"):
         if text(path / "nsid") == str(nsid):
             head, _, rest = path.name.partition("c")
             return pathlib.Path("/dev") / (f"{head}n{rest.partition('n')[2]}" if rest else head)
     raise LookupError(f"{address} has no namespace {nsid}")
+
+
+@contextlib.contextmanager
+def attached(address: str, nsid: int) -> Iterator[None]:
+    """Have a detached namespace attached for a while."""
+    device = f"/dev/{controller(address)}"
+    which = (f"--namespace-id={nsid}", f"--controllers={text(_controller(address) / 'cntlid')}")
+    nvme("attach-ns", device, *which)
+    try:
+        nvme("ns-rescan", device)
+        until(lambda: has_namespace(address, nsid))
+        yield
+    finally:
+        nvme("detach-ns", device, *which)
+        nvme("ns-rescan", device)
+        until(lambda: not has_namespace(address, nsid))
+
+
+def has_namespace(address: str, nsid: int) -> bool:
+    """Say whether the kernel has a block device for a namespace."""
+    try:
+        return disk(address, nsid).exists()
+    except LookupError:
+        return False
 
 
 def fill(device: pathlib.Path, pattern: bytes, length: int) -> None:

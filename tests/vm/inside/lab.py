@@ -16,18 +16,22 @@ PAIR = ("0000:00:12.0", "0000:00:12.1")
 NVME = "0000:01:00.0"
 """SR-IOV, 4 virtual functions; namespaces 1 (shared), 2 (private), 3 (detached)."""
 
+NVME_DETACHED = 3
 NVME_BACKING = {1: "nd1", 2: "nd2", 3: "nd3"}
 
 PLUGGED = "0000:02:00.0"
 """An NVMe disk that the host can pull and plug; it has namespace 1."""
 
-PLUGGED_BACKING = "nd4"
+PLUGGED_BACKING, IMPOSTOR_BACKING = "nd4", "nd5"
+"""The impostor is another disk, that can be plugged in the place of the first."""
 
 NIC = "0000:81:00.0"
 """SR-IOV, 7 virtual functions, behind a bridge on NUMA node 1."""
 
 NIC_VFS = 7
 FAR_NODE = 1
+
+WITH_VFS = (NVME, NIC)
 
 ROOT_DISK = "0000:00:18.0"
 
