@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pathlib
+import signal
 from collections.abc import Callable
 from collections.abc import Iterator
 
@@ -16,6 +17,14 @@ from cyborg_lite.db import session
 from tests.fixtures import databases
 from tests.fixtures import servers
 from tests.nvml import stand_in
+
+
+def _end_tidily(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+# a run that is stopped still drops its databases and virtual hosts
+signal.signal(signal.SIGTERM, _end_tidily)
 
 # the same cases in every run, and no judgement of speed on a loaded machine
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True, max_examples=60)
