@@ -70,8 +70,9 @@ def environment(folder: pathlib.Path, requirements: Sequence[str], progress: Pro
         progress.say(f"Installing what {purpose} needs into {folder} (once; a minute or two)")
         shutil.rmtree(folder, ignore_errors=True)
         pip = _make(folder, progress)
-        _follow([*pip, "install", "--disable-pip-version-check", "--progress-bar", "off",
-                 *requirements], progress)
+        if requirements:
+            _follow([*pip, "install", "--disable-pip-version-check", "--progress-bar", "off",
+                     *requirements], progress)
         stamp.write_text(wanted)
         progress.say("Installed")
     return python
