@@ -255,11 +255,11 @@ class SanitizeLog:
         return self.status in (1, 4)
 
 
-def format_namespace(nsid: int, settings: int, namespace: Namespace, index: int) -> Command:
-    """Format with secure erase, to the format of this index, metadata and protection as now."""
-    protection = namespace.protection if index == namespace.format_index else 0
-    word = (index & 0xf | namespace.extended << 4 | (protection & 0b111) << 5
-            | (protection >> 3) << 8 | settings << 9 | (index >> 4) << 12)
+def format_namespace(nsid: int, settings: int, index: int, *, extended: bool,
+                     protection: int) -> Command:
+    """Format with secure erase, to the format of this index."""
+    word = (index & 0xf | extended << 4 | (protection & 0b111) << 5 | (protection >> 3) << 8
+            | settings << 9 | (index >> 4) << 12)
     return Command(FORMAT, nsid, (word,), timeout_s=_FORMAT_S)
 
 
@@ -292,11 +292,13 @@ def delete_namespace(nsid: int) -> Command:
     return Command(NAMESPACE_MANAGEMENT, nsid, (1,))
 
 
-def create_namespace(blocks: int, index: int, *, shared: bool) -> Command:
+def create_namespace(blocks: int, index: int, *, extended: bool, protection: int,
+                     shared: bool) -> Command:
     """Its id is the result. index: of the format, in Identify Namespace."""
     data = bytearray(PAGE)
     struct.pack_into("<QQ", data, 0, blocks, blocks)
-    data[26] = index & 0xf | (index & 0x30) << 1
+    data[26] = index & 0xf | extended << 4 | (index & 0x30) << 1
+    data[29] = protection
     data[30] = int(shared)
     return Command(NAMESPACE_MANAGEMENT, 0, (0,), bytes(data))
 

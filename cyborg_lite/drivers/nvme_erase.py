@@ -145,7 +145,8 @@ class Eraser:
         found = (self._namespace(nsid, attached=nsid in active) for nsid in self._allocated())
         return tuple(nvme_records.Space(
             nsid=each.nsid, blocks=each.blocks, block_bytes=each.block_bytes,
-            metadata_bytes=each.metadata_bytes, attached=each.nsid in active, shared=each.shared)
+            metadata_bytes=each.metadata_bytes, attached=each.nsid in active, shared=each.shared,
+            extended=each.extended, protection=each.protection)
             for each in found)
 
     def refuse_shared(self) -> None:
@@ -206,34 +207,33 @@ class Eraser:
         if self.controller.sanitize_action is not None and self._log().has_failed:
             # a drive in this mode takes no format
             self._do("to leave the failed sanitize", nvme_admin.leave_failure())
-        formats = {space.nsid: (space.block_bytes, space.metadata_bytes)
-                   for space in wanted or ()}
+        known = {space.nsid: space for space in wanted or ()}
+        settings = (nvme_admin.CRYPTOGRAPHIC if method == FORMAT_CRYPTO
+                    else nvme_admin.USER_DATA)
         active = self._active()
         for nsid in self._allocated():
             if nsid not in active:
                 self._attach(nsid)
-            self._format(nsid, method, formats.get(nsid))
+            self._format(nsid, settings, known.get(nsid))
             if nsid not in active:
                 self._detach(nsid)
 
-    def _format(self, nsid: int, method: str, sizes: tuple[int, int] | None) -> None:
+    def _format(self, nsid: int, settings: int, space: nvme_records.Space | None) -> None:
         namespace = self._namespace(nsid, attached=True)
-        index = namespace.format_like(*sizes) if sizes else namespace.format_index
+        like = space or namespace
+        index = namespace.format_like(like.block_bytes, like.metadata_bytes)
         if index is None:
-            raise CannotErase(f"its namespace {nsid} has no format with {sizes} bytes of data and "
-                              f"metadata any more; it has {namespace.formats}")
-        settings = (nvme_admin.CRYPTOGRAPHIC if method == FORMAT_CRYPTO
-                    else nvme_admin.USER_DATA)
-        command = nvme_admin.format_namespace(nsid, settings, namespace, index)
+            raise CannotErase(f"its namespace {nsid} has no format with {like.block_bytes} bytes "
+                              f"of data and {like.metadata_bytes} of metadata any more; it has "
+                              f"{namespace.formats}")
+        command = nvme_admin.format_namespace(nsid, settings, index, extended=like.extended,
+                                              protection=like.protection)
         written = self._write_sentinels(namespace)
         self._do(f"format of namespace {nsid}", command)
         if not written:
             # as a tenant left it nothing could be written; as it is now, something can
-            namespace = self._namespace(nsid, attached=True)
-            written = self._write_sentinels(namespace)
-            self._do(f"format of namespace {nsid}",
-                     nvme_admin.format_namespace(nsid, settings, namespace,
-                                                 namespace.format_index))
+            written = self._write_sentinels(self._namespace(nsid, attached=True))
+            self._do(f"format of namespace {nsid}", command)
         if not written:
             raise CannotErase(f"nothing can be written to its namespace {nsid}, so that it was "
                               "erased can't be proved")
@@ -307,7 +307,8 @@ class Eraser:
         if sizes not in formats:
             raise CannotErase(f"it has no format with {space.block_bytes} bytes a block any more")
         nsid = self._do("to create a namespace", nvme_admin.create_namespace(
-            space.blocks, formats.index(sizes), shared=space.shared)).result
+            space.blocks, formats.index(sizes), extended=space.extended,
+            protection=space.protection, shared=space.shared)).result
         if space.attached:
             self._attach(nsid)
 
@@ -318,11 +319,12 @@ def _places(length: int) -> tuple[int, ...]:
     return tuple(sorted({0, middle, last})) if last >= 0 else ()
 
 
-def _shape(space: nvme_records.Space | None) -> tuple[int, int, int]:
-    return (0, 0, 0) if space is None else (space.blocks, space.block_bytes, space.metadata_bytes)
+def _shape(space: nvme_records.Space | None) -> tuple[int, ...]:
+    return () if space is None else (space.blocks, space.block_bytes, space.metadata_bytes,
+                                     space.extended, space.protection)
 
 
-def _shapes(spaces: Iterable[nvme_records.Space]) -> set[tuple[int, bool, tuple[int, int, int]]]:
+def _shapes(spaces: Iterable[nvme_records.Space]) -> set[tuple[int, bool, tuple[int, ...]]]:
     return {(space.nsid, space.attached, _shape(space)) for space in spaces}
 
 

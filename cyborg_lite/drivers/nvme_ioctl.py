@@ -38,7 +38,7 @@ PAGE = 4096
 _CONTROLLER = re.compile(r"nvme\d+")
 _NAMESPACE = re.compile(r"nvme\d+(?:c\d+)?n\d+")
 _PATH = re.compile(r"(nvme\d+)c\d+(n\d+)")
-_DEV = "/dev"
+NODES = "/dev"
 
 
 class NotTheDisk(OSError):
@@ -58,7 +58,7 @@ def controller_name(place: str) -> str:
 
 
 def admin(place: str, serial: str, opcode: int, nsid: int, words: Sequence[int], data: bytes,
-          length: int, timeout_ms: int) -> tuple[int, int, bytes]:
+          length: int, timeout_ms: int, *, nodes: str = NODES) -> tuple[int, int, bytes]:
     """Send one command; returns NVMe status, result, and data of the device."""
     if (opcode not in _READS | _DESTROYS or len(words) > 6 or not 0 <= length <= MAX_BYTES
             or len(data) > MAX_BYTES or (data and length)
@@ -72,11 +72,11 @@ def admin(place: str, serial: str, opcode: int, nsid: int, words: Sequence[int],
         *words, *[0] * (6 - len(words)), timeout_ms, 0))
     with contextlib.ExitStack() as stack:
         name = controller_name(place)
-        descriptor = stack.enter_context(_device(name, f"{place}/nvme/{name}", stat.S_ISCHR,
-                                                 os.O_RDWR))
+        descriptor = stack.enter_context(_device(nodes, name, f"{place}/nvme/{name}",
+                                                 stat.S_ISCHR, os.O_RDWR))
         if opcode in _DESTROYS:
             for _, block, directory in _blocks(place):
-                stack.enter_context(_device(block, directory, stat.S_ISBLK,
+                stack.enter_context(_device(nodes, block, directory, stat.S_ISBLK,
                                             os.O_RDONLY | os.O_EXCL))
             _check(place, name, serial)
         status = fcntl.ioctl(descriptor, ADMIN_COMMAND, command, True)
@@ -109,7 +109,7 @@ def _page(place: str, serial: str, nsid: int, offset: int, length: int,
                                 f"{nsid}")
     block, directory = found[nsid]
     # only memory of its own is aligned as direct input and output want it
-    with (_device(block, directory, stat.S_ISBLK,
+    with (_device(NODES, block, directory, stat.S_ISBLK,
                   flags | os.O_EXCL | os.O_DIRECT) as descriptor,
           contextlib.closing(mmap.mmap(-1, PAGE)) as page):
         _check(place, controller_name(place), serial)
@@ -141,14 +141,15 @@ def _blocks(place: str) -> Iterator[tuple[int, str, str]]:
 
 
 @contextlib.contextmanager
-def _device(name: str, directory: str, kind: Callable[[int], bool], flags: int) -> Iterator[int]:
+def _device(nodes: str, name: str, directory: str, kind: Callable[[int], bool],
+            flags: int) -> Iterator[int]:
     """Open the device node that sysfs means."""
-    descriptor = os.open(f"{_DEV}/{name}", flags | os.O_CLOEXEC | os.O_NOFOLLOW)
+    descriptor = os.open(f"{nodes}/{name}", flags | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         found = os.fstat(descriptor)
         number = f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
         if not kind(found.st_mode) or number != _text(f"{directory}/dev"):
-            raise NotTheDisk(f"{_DEV}/{name} is not what {directory} says")
+            raise NotTheDisk(f"{nodes}/{name} is not what {directory} says")
         yield descriptor
     finally:
         os.close(descriptor)

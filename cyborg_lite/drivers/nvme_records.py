@@ -28,7 +28,10 @@ class Unusable(OSError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Space:
-    """One namespace as it is to be again after a tenant."""
+    """One namespace as it is to be again after a tenant.
+
+    extended: metadata is part of each block. protection: type and place of protection information.
+    """
 
     nsid: int
     blocks: int
@@ -36,6 +39,8 @@ class Space:
     metadata_bytes: int
     attached: bool = True
     shared: bool = False
+    extended: bool = False
+    protection: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
