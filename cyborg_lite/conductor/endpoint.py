@@ -158,4 +158,5 @@ class Endpoint:
 
     @rpc.exposed
     def report(self, report: messages.HostReport) -> None:
-        inventory.report(self._database, report, self._wake_sync)
+        inventory.report(
+            self._database, report, self._wake_sync, self._service_down_s / 4)

@@ -22,15 +22,20 @@ def heartbeat(database: session.Database, beat: messages.Heartbeat,
 
     write_every_s: how coarsely the host's last sign of life is written down.
     """
-    seen_before = session.now() - datetime.timedelta(seconds=write_every_s)
-    return messages.HeartbeatReply(
-        report_wanted=not inventory.is_current(database, beat, seen_before))
+    return messages.HeartbeatReply(report_wanted=not _is_known(database, beat, write_every_s))
 
 
 def report(database: session.Database, host_report: messages.HostReport,
-           wake_sync: Callable[[], None]) -> None:
-    """Store what the host has, in one transaction; Placement follows by the sync."""
+           wake_sync: Callable[[], None], write_every_s: float) -> None:
+    """Store what the host has, in one transaction; Placement follows by the sync.
+
+    A report that is stored already costs what a heartbeat does.
+    """
     began = time.monotonic()
+    if _is_known(database, messages.Heartbeat(
+            host=host_report.host, digest=host_report.digest,
+            resource_provider_name=host_report.resource_provider_name), write_every_s):
+        return
     changes = inventory.store(database, host_report, inventory_diff.diff)
     if changes:
         LOG.info(
@@ -40,3 +45,9 @@ def report(database: session.Database, host_report: messages.HostReport,
             len(changes.gone_handles), len(changes.lost_handles),
             (time.monotonic() - began) * 1000)
     wake_sync()
+
+
+def _is_known(database: session.Database, beat: messages.Heartbeat,
+              write_every_s: float) -> bool:
+    seen_before = session.now() - datetime.timedelta(seconds=write_every_s)
+    return inventory.is_current(database, beat, seen_before)

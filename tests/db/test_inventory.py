@@ -93,6 +93,20 @@ def test_an_unchanged_heartbeat_is_one_select_and_no_write(database: session.Dat
     assert seen.writes == []
 
 
+def test_a_whole_report_that_is_stored_already_costs_no_more_than_a_heartbeat(
+        database: session.Database) -> None:
+    report = builders.a_report(64)
+    woken: list[bool] = []
+    conductor_inventory.report(database, report, lambda: woken.append(True), 15)
+
+    with databases.counted(database) as seen:
+        conductor_inventory.report(database, report, lambda: woken.append(True), 15)
+
+    assert len(seen) == 1
+    assert seen.writes == []
+    assert woken == [True]
+
+
 def test_a_sign_of_life_is_written_once_it_is_old(database: session.Database) -> None:
     builders.store(database, builders.a_report(digest="same"))
     soon = session.now() + datetime.timedelta(seconds=60)
