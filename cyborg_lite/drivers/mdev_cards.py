@@ -234,7 +234,9 @@ class _Judgement:
                 return found
         found = self.types.sensible(self.first)
         if found is None:
-            raise handle_slots.NotOffered("it has no type of mediated device that can be made now")
+            raise handle_slots.NotOffered(
+                "it has no type of mediated device that can be made now and is not for MIG "
+                "partitions")
         return found
 
     # --- one parent, many devices -------------------------------------------------------------

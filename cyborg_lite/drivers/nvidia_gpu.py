@@ -145,7 +145,7 @@ class NvidiaGpuDriver(base.Driver, base.RestoresHandles):
                 raise handle_slots.NotOffered(
                     "[gpu_devices] offer_vendor_vfio is false: its vGPUs need a Nova that attaches "
                     "with managed='no'")
-            self._catalogue.learn(function.address, answer.vgpu_types, answer.memory_mib)
+            self._catalogue.learn(function.address, answer.vgpu_types)
             offer = vendor_vfio.offer(card, wishes, self.environment.sysfs, self._catalogue,
                                       records)
         else:

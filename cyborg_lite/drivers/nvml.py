@@ -36,7 +36,6 @@ class Answer:
     unknown: str | None = None
     mig: bool = False
     processes: int = 0
-    memory_mib: int = 0
     vgpu_types: dict[int, str] = dataclasses.field(default_factory=dict)
     in_partitions: dict[str, int] = dataclasses.field(default_factory=dict)
 
@@ -96,7 +95,7 @@ class _Card:
             return Answer(f"the nvidia driver has it, and whether processes use it can't be read "
                           f"({error})", vgpu_types=names)
         return Answer(
-            mig=mig, processes=processes, vgpu_types=names, memory_mib=self._memory(handle),
+            mig=mig, processes=processes, vgpu_types=names,
             in_partitions=self._in_partitions(handle, names) if mig else {})
 
     def _vgpu_types(self, handle: Any) -> list[int]:
@@ -111,12 +110,6 @@ class _Card:
         except self._nvml.NVMLError:
             return ""
         return str(found.decode() if isinstance(found, bytes) else found)
-
-    def _memory(self, handle: Any) -> int:
-        try:
-            return int(self._nvml.nvmlDeviceGetMemoryInfo(handle).total) >> 20
-        except self._nvml.NVMLError:
-            return 0
 
     def _in_partitions(self, handle: Any, names: dict[int, str]) -> dict[str, int]:
         nvml = self._nvml

@@ -47,12 +47,15 @@ class Catalogue:
         self.memory_mib: dict[str, int] = {}
 
     def learn(self, address: str, names: Mapping[int, str], memory_mib: int = 0) -> None:
-        """Note the types that a card names; its largest time-sliced one is the whole card."""
+        """Note the types that a card names; its largest time-sliced one is the whole card.
+
+        memory_mib: what was learned of it at another time.
+        """
         self.names.update({number: name for number, name in names.items() if name})
         parts = map(vgpu_types.parse_name, names.values())
         largest = max((each.memory_mib for each in parts if each and each.slices is None),
                       default=0)
-        self.memory_mib[address] = max(self.memory_mib.get(address, 0), largest or memory_mib)
+        self.memory_mib[address] = max(self.memory_mib.get(address, 0), largest, memory_mib)
 
     def size_mib(self, number: int) -> int:
         """Return the memory of one of the type; 0 when its name isn't known."""

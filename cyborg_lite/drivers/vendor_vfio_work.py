@@ -52,10 +52,10 @@ class VfWork:
             self._catalogue.learn(task.device_address, names)
             wanted = self._number(task, names, current)
             known = self._records.all().get(task.handle_uuid)
-            if current not in (0, wanted):
+            if current and (current != wanted or known is None):
                 raise mdev_work.WorkFailed(
-                    f"{address} has vGPU type {current} already, and {wanted} is wanted: "
-                    "something else uses it")
+                    f"{address} has vGPU type {current} already, which this service did not set "
+                    "for the handle: something else uses it")
             record = handle_records.Record(
                 card=task.device_address, parent=address, type_id=str(wanted),
                 name=self._catalogue.names.get(wanted, task.info.get("vgpu_type", "")),
@@ -133,10 +133,10 @@ class VfWork:
             current = _current(reader, path) if path else 0
             if not current:
                 return      # gone with a reboot, or with its driver
-            if not self._is_ours(current, record, word):
+            if record is None or not self._is_ours(current, record, word):
                 raise mdev_work.WorkFailed(
-                    f"{address} has vGPU type {current}, which is not the handle's ({word}): "
-                    "something else uses it")
+                    f"{address} has vGPU type {current}, which this service did not set for the "
+                    f"handle ({word}); if nobody uses it, write 0 to its {vendor_vfio.CURRENT}")
             group = reader.link(f"{path}/iommu_group")
             if group and self._environment.host.is_group_open(group.rpartition("/")[2]):
                 reason = "a guest has it open"
@@ -157,10 +157,8 @@ class VfWork:
             f"the vGPU type of {address} can't be taken away after {mdev_work.TRIES} attempts: "
             f"{reason or 'it is still set'}; stop what uses it, then clean again")
 
-    def _is_ours(self, current: int, record: handle_records.Record | None, word: str) -> bool:
-        if record is not None and record.type_id == str(current):
-            return True
-        return self._catalogue.find(word, [current]) is not None
+    def _is_ours(self, current: int, record: handle_records.Record, word: str) -> bool:
+        return record.type_id == str(current) or self._catalogue.find(word, [current]) is not None
 
 
 def _current(reader: sysfs.Sysfs, path: str) -> int | None:

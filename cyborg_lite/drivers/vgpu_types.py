@@ -101,16 +101,16 @@ def parse_description(text: str | None) -> dict[str, int]:
 def sensible(choices: Iterable[Choice]) -> Choice | None:
     """Return the type to take when nobody says which.
 
-    One that isn't bound to MIG partitions; of the series that can do most; cut into four, else
-    into the next number above, else into as many as can be.
+    Never one for MIG partitions; of the series that can do most; cut into four, else into the
+    next number above, else into as many as can be.
     """
     known = [(each, parse_name(each.name)) for each in choices if each.at_most > 0]
+    known = [(each, parts) for each, parts in known if parts is None or parts.slices is None]
 
-    def order(pair: tuple[Choice, TypeName | None]) -> tuple[int, int, int, int, str, str]:
+    def order(pair: tuple[Choice, TypeName | None]) -> tuple[int, int, int, str, str]:
         choice, parts = pair
         enough = choice.at_most >= DEFAULT_PARTS
-        return (int(parts is not None and parts.slices is not None),
-                SERIES.index(parts.series) if parts else len(SERIES),
+        return (SERIES.index(parts.series) if parts else len(SERIES),
                 0 if enough else 1, choice.at_most if enough else -choice.at_most,
                 # plain types before those with a suffix
                 parts.suffix if parts else "", choice.key)

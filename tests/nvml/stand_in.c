@@ -622,6 +622,33 @@ EXPORT int nvmlDeviceGetMemoryInfo_v2(handle_t *h, memory2_t *memory)
     return leave(OK);
 }
 
+/* pid, memory, GPU instance, compute instance */
+typedef struct { u32 pid; unsigned long long used; u32 gi, ci; } process_t;
+
+EXPORT int nvmlDeviceGetComputeRunningProcesses_v3(handle_t *h, u32 *count, process_t *processes)
+{
+    ENTER;
+    CARD;
+    NEED(count, INVALID_ARGUMENT);
+    u32 room = *count, clients = now->clients;
+    *count = clients;
+    if (clients && (!processes || room < clients))
+        return leave(INSUFFICIENT_SIZE);
+    for (u32 i = 0; i < clients; i++)
+        processes[i] = (process_t){ .pid = 1000 + i, .gi = ~0u, .ci = ~0u };
+    return leave(OK);
+}
+
+EXPORT int nvmlDeviceGetGraphicsRunningProcesses_v3(handle_t *h, u32 *count, process_t *processes)
+{
+    ENTER;
+    CARD;
+    NEED(count, INVALID_ARGUMENT);
+    (void)processes;
+    *count = 0;
+    return leave(OK);
+}
+
 EXPORT int nvmlDeviceGetVirtualizationMode(handle_t *h, u32 *mode)
 {
     ENTER;
