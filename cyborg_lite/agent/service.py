@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -339,5 +340,7 @@ def agent_from(conf: cfg.ConfigOpts, bus: rpc.Bus) -> Agent:
     Its endpoint is to be served on `rpc.AGENT_TOPIC` under the host's name. `reload` takes what
     `conf` holds by then; reading the files anew is the process's business.
     """
+    # nothing is announced of a recorded tree
+    is_this_host = os.path.realpath(conf.agent.sysfs_root) == "/sys"
     return Agent(lambda: settings.read(conf), rpc.ConductorClient(bus, CONDUCTOR_TIMEOUT_S),
-                 listener=uevents.Listener)
+                 listener=uevents.Listener if is_this_host else None)

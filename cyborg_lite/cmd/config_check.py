@@ -20,8 +20,8 @@ from cyborg_lite import config
 
 LIBRARIES = ("oslo.db", "oslo.log", "oslo.messaging", "oslo.middleware.cors",
              "oslo.middleware.healthcheck", "oslo.middleware.http_proxy_to_wsgi",
-             "oslo.middleware.sizelimit", "oslo.policy", "oslo.reports",
-             "keystonemiddleware.auth_token")
+             "oslo.middleware.sizelimit", "oslo.policy", "oslo.privsep",
+             "oslo.reports", "keystonemiddleware.auth_token")
 """Whose options are in our files too, by their name in the namespace `oslo.config.opts`."""
 
 
