@@ -91,6 +91,7 @@ def caller_from(environ: dict[str, Any], service_roles: frozenset[str],
 
 ADMIN = "rule:admin_api"
 READER = "rule:project_reader_or_admin"
+READER_OR_SERVICE = "rule:project_reader_or_service"
 MANAGER = "rule:project_manager_or_admin"
 MEMBER_OR_SERVICE = "rule:project_member_or_service"
 
@@ -102,48 +103,103 @@ _BASE_RULES = (
                        description="Members of a project."),
     policy.RuleDefault("project_manager_api", "role:manager and project_id:%(project_id)s",
                        description="Managers of a project."),
+    policy.RuleDefault("project_admin_api", "role:admin and project_id:%(project_id)s",
+                       description="Administrators of a project; for policy files alone."),
     policy.RuleDefault("service_api", "role:service",
                        description="Other services, such as Nova."),
     policy.RuleDefault("project_reader_or_admin", "rule:project_reader_api or rule:admin_api",
                        description="Readers of a project, or administrators."),
+    policy.RuleDefault("project_member_or_admin", "rule:project_member_api or rule:admin_api",
+                       description="Members of a project, or administrators; for policy files "
+                                   "alone."),
     policy.RuleDefault("project_manager_or_admin", "rule:project_manager_api or rule:admin_api",
                        description="Managers of a project, or administrators."),
+    policy.RuleDefault("project_reader_or_service",
+                       "rule:project_reader_api or rule:service_api or rule:admin_api",
+                       description="Readers of a project, services, or administrators."),
     policy.RuleDefault("project_member_or_service",
                        "rule:project_member_api or rule:service_api or rule:admin_api",
                        description="Members of a project, services, or administrators."),
 )
 
+_OLD_NAMES = tuple(
+    policy.RuleDefault(
+        name, check, description=description, deprecated_for_removal=True,
+        deprecated_since="Cyborg Wallaby",
+        deprecated_reason="Kept for policy files written for OpenStack Cyborg. Name one of the "
+                          "rules above instead.")
+    for name, check, description in (
+        ("public_api", "is_public_api:True", "Requests that need no token."),
+        ("allow", "@", "Anybody."),
+        ("deny", "!", "Nobody."),
+        ("default", "rule:admin_or_owner", "What Cyborg applied where no rule was written."),
+        ("is_admin", "rule:admin_api", "Administrators."),
+        ("admin_or_owner", "is_admin:True or project_id:%(project_id)s",
+         "Anybody with a role in the project, or administrators."),
+        ("admin_or_user", "is_admin:True or user_id:%(user_id)s",
+         "The user itself, or administrators."),
+    ))
 
-def _rule(name: str, check: str, description: str, *operations: tuple[str, str]) -> Any:
+_OWNER = "rule:admin_or_owner"
+
+
+@policy.register("is_admin")
+class _IsAdmin(policy.Check):
+    """`is_admin:True` in a policy file: the role admin, whichever the project."""
+
+    def __call__(self, target: Any, creds: Any, enforcer: Any, current_rule: Any = None) -> bool:
+        return str("admin" in creds.get("roles", ())) == self.match
+
+
+def _rule(name: str, check: str, description: str, *operations: tuple[str, str],
+          was: tuple[str, str] | None = None) -> Any:
+    """Make the rule of an operation; was: Cyborg's earlier default, and the release that left it.
+
+    The earlier one is valid beside the other while [oslo_policy] enforce_new_defaults is false.
+    """
+    name = f"cyborg:{name}"
+    before = was and policy.DeprecatedRule(
+        name, was[0], deprecated_since=f"Cyborg {was[1]}",
+        deprecated_reason="The personas of Keystone took the place of this default.")
     return policy.DocumentedRuleDefault(
-        name=f"cyborg:{name}", check_str=check, description=description, scope_types=["project"],
-        operations=[{"method": method, "path": path} for method, path in operations])
+        name=name, check_str=check, description=description, scope_types=["project"],
+        operations=[{"method": method, "path": path} for method, path in operations],
+        deprecated_rule=before)
 
 
 RULES = (
     _rule("device_profile:get_all", READER, "List device profiles.",
-          ("GET", "/v2/device_profiles")),
+          ("GET", "/v2/device_profiles"),
+          was=(_OWNER, "Wallaby")),
     _rule("device_profile:get_one", READER, "Show a device profile.",
-          ("GET", "/v2/device_profiles/{uuid_or_name}")),
+          ("GET", "/v2/device_profiles/{uuid_or_name}"),
+          was=(_OWNER, "Wallaby")),
     _rule("device_profile:create", ADMIN, "Create a device profile.",
-          ("POST", "/v2/device_profiles")),
+          ("POST", "/v2/device_profiles"),
+          was=("rule:is_admin", "Wallaby")),
     _rule("device_profile:update", ADMIN, "Update a device profile.",
           ("PATCH", "/v2/device_profiles/{uuid_or_name}")),
     _rule("device_profile:delete", ADMIN, "Delete device profiles.",
           ("DELETE", "/v2/device_profiles/{uuid_or_name}"),
-          ("DELETE", "/v2/device_profiles?value={name1},{name2}")),
-    _rule("arq:get_all", READER, "List accelerator requests.",
-          ("GET", "/v2/accelerator_requests")),
-    _rule("arq:get_one", READER, "Show an accelerator request.",
-          ("GET", "/v2/accelerator_requests/{uuid}")),
+          ("DELETE", "/v2/device_profiles?value={name1},{name2}"),
+          was=("rule:is_admin", "Wallaby")),
+    _rule("arq:get_all", READER_OR_SERVICE, "List accelerator requests.",
+          ("GET", "/v2/accelerator_requests"),
+          was=(_OWNER, "2026.1")),
+    _rule("arq:get_one", READER_OR_SERVICE, "Show an accelerator request.",
+          ("GET", "/v2/accelerator_requests/{uuid}"),
+          was=(_OWNER, "2026.1")),
     _rule("arq:create", MEMBER_OR_SERVICE, "Create accelerator requests.",
-          ("POST", "/v2/accelerator_requests")),
+          ("POST", "/v2/accelerator_requests"),
+          was=("rule:project_member_or_admin", "2026.1")),
     _rule("arq:delete", MEMBER_OR_SERVICE, "Delete accelerator requests.",
           ("DELETE", "/v2/accelerator_requests"),
-          ("DELETE", "/v2/accelerator_requests/{uuid}")),
+          ("DELETE", "/v2/accelerator_requests/{uuid}"),
+          was=(_OWNER, "2026.1")),
     _rule("arq:update", MEMBER_OR_SERVICE, "Bind and unbind accelerator requests.",
           ("PATCH", "/v2/accelerator_requests"),
-          ("PATCH", "/v2/accelerator_requests/{uuid}")),
+          ("PATCH", "/v2/accelerator_requests/{uuid}"),
+          was=(_OWNER, "2026.1")),
     _rule("device:get_all", MANAGER, "List devices.", ("GET", "/v2/devices")),
     _rule("device:get_one", MANAGER, "Show a device.", ("GET", "/v2/devices/{uuid}")),
     _rule("device:disable", ADMIN, "Disable a device.", ("POST", "/v2/devices/{uuid}/disable")),
@@ -165,7 +221,7 @@ RULES = (
 
 def list_rules() -> list[Any]:
     """Every rule, for oslo.policy's generators."""
-    return [*_BASE_RULES, *RULES]
+    return [*_BASE_RULES, *_OLD_NAMES, *RULES]
 
 
 def policy_enforcer() -> policy.Enforcer:
@@ -180,6 +236,8 @@ class Enforcer:
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         policy_opts.set_defaults(conf)
+        # a rule that a policy file names and nobody wrote: the library would take `default`
+        conf.set_default("policy_default_rule", "deny", group="oslo_policy")
         self.oslo = policy.Enforcer(conf)
         self.oslo.register_defaults(list_rules())
 
@@ -187,7 +245,7 @@ class Enforcer:
         """Raise Forbidden unless the caller may do `rule` in its own project."""
         # a caller without a project is in no project, not in one called None
         target = {"user_id": caller.user_id}
-        if caller.project_id is not None:
+        if caller.project_id:
             target["project_id"] = caller.project_id
         if not self.oslo.authorize(rule, target, caller.credentials):
             raise errors.Forbidden(

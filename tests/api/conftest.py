@@ -40,7 +40,13 @@ def application(cloud: clouds.Cloud) -> faults.Application:
 
 
 @pytest.fixture(scope="module")
-def shared_application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[faults.Application]:
-    """The same for all tests of a module, which must not mind what others left."""
+def shared_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clouds.Cloud]:
+    """`two_cards`, for all tests of a module, which must not mind what others left."""
     with two_cards(tmp_path_factory.mktemp("cloud")) as running:
-        yield app.make_app(running.conf, running.client)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared_application(shared_cloud: clouds.Cloud) -> faults.Application:
+    """The whole stack with noauth, before `shared_cloud`."""
+    return app.make_app(shared_cloud.conf, shared_cloud.client)
