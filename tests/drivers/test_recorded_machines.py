@@ -17,8 +17,10 @@ from cyborg_lite import codec
 from cyborg_lite.drivers import base
 from cyborg_lite.drivers import device_files
 from cyborg_lite.drivers import fake
+from cyborg_lite.drivers import intel_nic
 from cyborg_lite.drivers import mdev
 from cyborg_lite.drivers import nvidia_gpu
+from cyborg_lite.drivers import nvme_ssd
 from cyborg_lite.drivers import pci
 from cyborg_lite.drivers import recorded
 from cyborg_lite.drivers import sysfs
@@ -26,8 +28,10 @@ from cyborg_lite.drivers import sysfs
 HERE = pathlib.Path(__file__).parent
 TOP = HERE.parent.parent
 DRIVERS: dict[str, type[base.Driver]] = {"fake_driver": fake.FakeDriver,
+                                         "intel_nic_driver": intel_nic.IntelNicDriver,
                                          "mdev_driver": mdev.MdevDriver,
                                          "nvidia_gpu_driver": nvidia_gpu.NvidiaGpuDriver,
+                                         "nvme_ssd_driver": nvme_ssd.NvmeSsdDriver,
                                          "pci_driver": pci.PciDriver}
 PAIRS = sorted(HERE.glob("*/*.json"))
 
