@@ -154,7 +154,7 @@ class Refused(exceptions.CommandError):
 
 def needed(what: str, since: int, spoken: int, served: int) -> str:
     """Say that `what` needs a microversion that is not spoken, and what to do."""
-    text = f"{what} needs accelerator API microversion 2.{since}"
+    text = f"{what}: microversion 2.{since} of the accelerator API is needed"
     if served < since:
         return (f"{text}; this service speaks up to 2.{served}. Upgrade the service, or do "
                 "without.")

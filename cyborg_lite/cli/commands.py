@@ -21,6 +21,15 @@ from cyborg_lite.cli import columns
 One = tuple[tuple[str, ...], tuple[Any, ...]]
 """Names and values of the fields of one object."""
 
+class _WholeExamples(argparse.HelpFormatter):
+    """Leaves paragraphs that are indented as they are, for an example to be copied."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(
+            part if part.startswith("  ") else super(_WholeExamples, self)._fill_text(
+                part, width, indent) for part in text.split("\n\n"))
+
+
 class Accelerator:
     """What a command of ours adds to one of osc-lib's.
 
@@ -40,7 +49,15 @@ class Accelerator:
     def get_epilog(self) -> str:
         """Return an example, which follows the options in the help, and whose command it is."""
         whose: str = super().get_epilog()  # type: ignore[misc]
-        return f"Example: openstack {self.cmd_name} {self.example}\n\n{whose}"
+        return f"Example:\n\n  openstack {self.cmd_name} {self.example}\n\n{whose}".rstrip()
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Return a parser whose help leaves the example on one line."""
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)  # type: ignore[misc]
+        formatter: Any = parser.formatter_class
+        help_formatter: Any = type("Help", (_WholeExamples, formatter), {})
+        parser.formatter_class = help_formatter
+        return parser
 
 
 class Command(Accelerator, command.Command):
@@ -146,8 +163,6 @@ def with_service_token(api: client.Client, parsed: argparse.Namespace, method: s
 
 
 def _token_of(cloud: str) -> str:
-    # openstacksdk reads OS_* variables too, which are the user's; they are no part of this cloud
     from openstack import config
 
-    region = config.OpenStackConfig(load_envvars=False).get_one(cloud=cloud)
-    return str(region.get_session().get_token())
+    return str(config.OpenStackConfig().get_one(cloud=cloud).get_session().get_token())

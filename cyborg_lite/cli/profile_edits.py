@@ -40,10 +40,10 @@ def position(text: str) -> int:
 def group_key(text: str) -> tuple[int, str]:
     """Return the group's number and the key of `<group>:<key>`."""
     number, sign, key = text.partition(":")
-    if not sign or not key:
+    if not sign or not key or not number.isdecimal():
         raise argparse.ArgumentTypeError(
             f"{text!r} is not <group>:<key>, such as 0:trait:CUSTOM_MY_TRAIT")
-    return position(number), key
+    return int(number), key
 
 
 def group_entry(text: str) -> tuple[int, str, str]:
@@ -62,16 +62,14 @@ def test(text: str) -> Operation:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not <path>=<value>, such as /description=old or "
             "/groups/0/resources:FPGA=1")
-    return {"op": "test", "path": path, "value": _value(value)}
-
-
-def _value(text: str) -> Any:
-    if text == "null" or text.startswith(("[", "{")):
+    wanted: Any = value
+    if value == "null" or value.startswith(("[", "{")):
         try:
-            return json.loads(text)
+            wanted = json.loads(value)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text!r} is no JSON: {error}") from error
-    return text
+            raise argparse.ArgumentTypeError(
+                f"the value of {text!r} is no JSON: {error}") from error
+    return {"op": "test", "path": path, "value": wanted}
 
 
 def _path(number: int, key: str) -> str:
