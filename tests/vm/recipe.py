@@ -304,7 +304,8 @@ def _install_wheels(target: pathlib.Path) -> None:
                  ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")]
     abis = [f"--abi={name}" for name in (tag, "abi3", "none")]
     _pip(["install", "--quiet", "--target", str(target), "--only-binary=:all:",
-          f"--python-version={GUEST_PYTHON}", "--implementation=cp", *platforms, *abis, *_requirements()])
+          f"--python-version={GUEST_PYTHON}", "--implementation=cp", *platforms, *abis,
+          *_requirements()])
 
 
 def _pip(arguments: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import pathlib
 import select
@@ -249,19 +250,49 @@ def disk(address: str, nsid: int) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def attached(address: str, nsid: int) -> Iterator[None]:
-    """Have a detached namespace attached for a while."""
-    device = f"/dev/{controller(address)}"
-    which = (f"--namespace-id={nsid}", f"--controllers={text(_controller(address) / 'cntlid')}")
-    nvme("attach-ns", device, *which)
+def attached(address: str, nsid: int, to: str | None = None) -> Iterator[None]:
+    """Have a detached namespace attached for a while: to the disk, or to a function of it."""
+    owner = to or address
+    which = (f"--namespace-id={nsid}", f"--controllers={text(_controller(owner) / 'cntlid')}")
+    nvme("attach-ns", f"/dev/{controller(address)}", *which)
     try:
-        nvme("ns-rescan", device)
-        until(lambda: has_namespace(address, nsid))
+        nvme("ns-rescan", f"/dev/{controller(owner)}")
+        until(lambda: has_namespace(owner, nsid))
         yield
     finally:
-        nvme("detach-ns", device, *which)
-        nvme("ns-rescan", device)
-        until(lambda: not has_namespace(address, nsid))
+        nvme("detach-ns", f"/dev/{controller(address)}", *which)
+        nvme("ns-rescan", f"/dev/{controller(owner)}")
+        until(lambda: not has_namespace(owner, nsid))
+
+
+@contextlib.contextmanager
+def nvme_vf(address: str, *, shares: bool = False) -> Iterator[str]:
+    """Have one virtual function of a disk for a while, online and with the host's driver.
+
+    shares: it keeps namespace 1, which its parent has too; else it has none.
+    """
+    device = f"/dev/{controller(address)}"
+    with vfs(address, 1, probe=False) as (one,):
+        listed = json.loads(nvme("list-secondary", device, "--output-format=json"))
+        number = next(each["secondary-controller-identifier"]
+                      for each in listed["secondary-controllers"]
+                      if each["virtual-function-number"] == 1)
+        which = ("virt-mgmt", device, f"--cntlid={number}")
+        nvme(*which, "--act=7")
+        for resource in (0, 1):
+            nvme(*which, "--act=8", f"--rt={resource}", "--nr=2")
+        nvme(*which, "--act=9")
+        bind(one, "nvme")
+        try:
+            if not shares:
+                # each start of a controller attaches what is shared
+                nvme("detach-ns", device, "--namespace-id=1", f"--controllers={number}")
+                nvme("ns-rescan", f"/dev/{controller(one)}")
+                until(lambda: not has_namespace(one, 1))
+            yield one
+        finally:
+            write(place(one) / "driver/unbind", one)
+            nvme(*which, "--act=7")
 
 
 def has_namespace(address: str, nsid: int) -> bool:

@@ -154,3 +154,31 @@ def test_an_erase_that_the_disk_can_not_do_leaves_it_unclean(hosted):
     with pytest.raises(nvme_work.Refused, match="can't do sanitize"):
         host.driver.clean(task)
     assert has_pattern(lab.PLUGGED_BACKING)
+
+
+# --- virtual functions of a disk ---------------------------------------------------------------
+
+
+def test_a_virtual_function_is_erased_and_not_its_parent(hosted):
+    with kernel.nvme_vf(lab.NVME) as one, kernel.attached(lab.NVME, lab.NVME_DETACHED, to=one):
+        host = hosted(lab.NVME, offer="vf")
+        assert set(host.devices) == {one}
+        task, = host.tasks(one)
+        host.driver.prepare(task)
+        write_as_tenant(one, lab.NVME_DETACHED)
+        write_as_tenant(lab.NVME, 1)
+        assert has_pattern(lab.NVME_BACKING[lab.NVME_DETACHED])
+        host.driver.clean(task)
+        assert not has_pattern(lab.NVME_BACKING[lab.NVME_DETACHED])
+        assert has_pattern(lab.NVME_BACKING[1])
+
+
+def test_a_namespace_that_two_controllers_have_is_not_erased(hosted):
+    with kernel.nvme_vf(lab.NVME, shares=True) as one:
+        host = hosted(lab.NVME, offer="vf")
+        task, = host.tasks(one)
+        host.driver.prepare(task)
+        write_as_tenant(lab.NVME, 1)
+        with pytest.raises(nvme_work.Refused, match="attached to controller"):
+            host.driver.clean(task)
+        assert has_pattern(lab.NVME_BACKING[1])

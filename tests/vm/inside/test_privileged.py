@@ -57,10 +57,36 @@ def refusal(call, *arguments):
     return caught.value.errno
 
 
-def as_nobody(*calls):
-    done = subprocess.run([sys.executable, "-c", AS_NOBODY, json.dumps(calls)], check=True,
-                          capture_output=True, text=True)
-    return json.loads(done.stdout)
+@pytest.fixture(scope="module")
+def nobody(tmp_path_factory):
+    """What a process without rights was told, by the name of what it asked for."""
+    name = str(uuid.uuid4())
+    no_sysfs = tmp_path_factory.mktemp("root")
+    place = no_sysfs / "bus/pci/devices" / lab.CARD
+    place.mkdir(parents=True)
+    (place / "reset").write_text("")
+    mdev = {"parent": "mtty", "type_id": "mtty-2", "uuid": name}
+    calls = [
+        ("make a mdev", "create_mdev", mdev),
+        ("make it again", "create_mdev", mdev),
+        ("remove it", "remove_mdev", {"uuid": name}),
+        ("make VFs", "set_num_vfs", {"address": lab.NIC, "count": 1}),
+        ("remove them", "set_num_vfs", {"address": lab.NIC, "count": 0}),
+        ("override", "set_driver_override", {"address": lab.CARD, "driver": "vfio-pci"}),
+        ("unbind", "unbind", {"address": lab.CARD}),
+        ("probe", "probe", {"address": lab.CARD}),
+        ("override no more", "set_driver_override", {"address": lab.CARD, "driver": None}),
+        ("unbind again", "unbind", {"address": lab.CARD}),
+        ("bind", "bind", {"address": lab.CARD, "driver": "nvidia"}),
+        ("write elsewhere", "reset", {"root": str(no_sysfs), "address": lab.CARD}),
+        ("leave sysfs", "reset", {"address": "../../../../etc"}),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", AS_NOBODY, json.dumps([call for _, *call in calls])], check=True,
+        capture_output=True, text=True)
+    assert (place / "reset").read_text() == ""
+    return dict(zip([*(call[0] for call in calls), "by itself"], json.loads(done.stdout),
+                    strict=True))
 
 
 def test_virtual_functions_are_made_and_removed(host):
@@ -124,30 +150,13 @@ def test_a_vgpu_type_is_set_and_taken_away(host):
         assert kernel.text(current) == "0"
 
 
-def test_a_process_without_rights_works_through_the_helper():
-    name = str(uuid.uuid4())
-    told = as_nobody(
-        ("create_mdev", {"parent": "mtty", "type_id": "mtty-2", "uuid": name}),
-        ("create_mdev", {"parent": "mtty", "type_id": "mtty-2", "uuid": name}),
-        ("remove_mdev", {"uuid": name}),
-        ("set_num_vfs", {"address": lab.NIC, "count": 1}),
-        ("set_num_vfs", {"address": lab.NIC, "count": 0}),
-        ("set_driver_override", {"address": lab.CARD, "driver": "vfio-pci"}),
-        ("unbind", {"address": lab.CARD}),
-        ("probe", {"address": lab.CARD}),
-        ("set_driver_override", {"address": lab.CARD, "driver": None}),
-        ("unbind", {"address": lab.CARD}),
-        ("bind", {"address": lab.CARD, "driver": "nvidia"}))
-    assert told[1].startswith("FileExistsError")
-    del told[1]
-    assert told == ["done"] * 10 + ["can't write by itself"]
+def test_a_process_without_rights_works_through_the_helper(nobody):
+    done = {name for name, told in nobody.items() if told == "done"}
+    assert done == set(nobody) - {"make it again", "write elsewhere", "leave sysfs", "by itself"}
+    assert nobody["make it again"].startswith("FileExistsError")
+    assert nobody["by itself"] == "can't write by itself"
 
 
-def test_the_helper_writes_to_nothing_but_sysfs(tmp_path):
-    place = tmp_path / "bus/pci/devices" / lab.CARD
-    place.mkdir(parents=True)
-    (place / "reset").write_text("")
-    told = as_nobody(("reset", {"root": str(tmp_path), "address": lab.CARD}),
-                     ("reset", {"address": "../../../../etc"}))
-    assert [each.split()[0] for each in told[:2]] == ["Refused", "Refused"]
-    assert (place / "reset").read_text() == ""
+def test_the_helper_writes_to_nothing_but_sysfs(nobody):
+    assert nobody["write elsewhere"].startswith("Refused")
+    assert nobody["leave sysfs"].startswith("Refused")
