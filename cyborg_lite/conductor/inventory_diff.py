@@ -8,6 +8,7 @@ after any loss of rows, and a report may be applied twice.
 from __future__ import annotations
 
 import itertools
+import json
 import uuid
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -102,16 +103,26 @@ class _Diff:
         for handle in deployable.handles:
             info = rows.canonical(handle.info)
             reported[stable_uuid(deployable_uuid, handle.type, info)] = (handle.type, info)
-        for handle_uuid, (kind, info) in reported.items():
+        # other words for one function, a network say, are no other handle: with two of them two
+        # servers could have it
+        same = {_function(row["type"], row["info"]): handle_uuid
+                for handle_uuid, row in existing.items() if handle_uuid not in reported}
+        found = {handle_uuid if handle_uuid in existing else
+                 same.get(_function(kind, info) or "", handle_uuid): (kind, info)
+                 for handle_uuid, (kind, info) in reported.items()}
+        for handle_uuid, (kind, info) in found.items():
             row = existing.get(handle_uuid)
             if row is None:
                 self.changes.new_handles.append(
                     {"uuid": handle_uuid, "parent": deployable_uuid, "type": kind, "info": info,
                      "state": states.FREE})
-            elif row["state"] == states.MISSING:
+                continue
+            if row["info"] != info:
+                self.changes.changed_handles.append({"id": row["id"], "info": info})
+            if row["state"] == states.MISSING:
                 self.changes.found_handles.append(row["id"])
         for handle_uuid, row in existing.items():
-            if handle_uuid not in reported:
+            if handle_uuid not in found:
                 self._gone_handle(row)
 
     def _gone_handle(self, row: Mapping[str, Any]) -> bool:
@@ -140,6 +151,13 @@ class _Diff:
         self.changes.gone_attributes.extend(
             row["id"] for key, row in existing.items()
             if key not in wanted and key not in operators)
+
+
+def _function(kind: str, info: str) -> str | None:
+    """Return the PCI function that a handle is; None for one that is a part of a function."""
+    parts = json.loads(info)
+    words = [parts.get(name) for name in ("domain", "bus", "device", "function")]
+    return None if kind != "PCI" or None in words else ":".join(map(str, words))
 
 
 def _agent_attributes(deployable: messages.ReportedDeployable,

@@ -68,6 +68,7 @@ class Changes:
     devices: TableChanges = dataclasses.field(default_factory=TableChanges)
     deployables: TableChanges = dataclasses.field(default_factory=TableChanges)
     new_handles: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    changed_handles: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     found_handles: list[int] = dataclasses.field(default_factory=list)
     lost_handles: list[int] = dataclasses.field(default_factory=list)
     gone_handles: list[int] = dataclasses.field(default_factory=list)
@@ -160,6 +161,7 @@ def _apply(connection: sa.Connection, host: str, changes: Changes) -> None:
             {**_without_parent(row), **times, "device_id": device_ids[row["parent"]]}
             for row in changes.deployables.new])
     _change(connection, D, changes.deployables.changed)
+    _change(connection, H, changes.changed_handles)
     _set_state(connection, changes.lost_handles, "lose")
     _set_state(connection, changes.found_handles, "find")
     new_parts = [*changes.new_handles, *changes.new_attributes]

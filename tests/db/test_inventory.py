@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import datetime
 
 import pytest
@@ -169,6 +170,32 @@ def test_releasing_a_missing_handle_forgets_it_and_asks_the_host_for_a_report(
     assert not inventory.is_current(database, beat(), session.now())
     builders.store(database, builders.a_report(0, digest="same"))
     assert rows(database, models.devices) == []
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_other_words_for_a_function_change_its_handle_and_make_no_second_one(
+        held: bool, database: session.Database) -> None:
+    def reported(network: str) -> messages.HostReport:
+        info = {"domain": "0000", "bus": "81", "device": "02", "function": "1",
+                "physical_network": network}
+        deployable = dataclasses.replace(
+            builders.a_deployable(), handles=[messages.ReportedHandle(type="PCI", info=info)])
+        return builders.a_report([builders.a_device(deployables=[deployable])])
+
+    builders.store(database, reported("physnet1"))
+    if held:
+        builders.bound_arqs(database)
+    before = rows(database, models.attach_handles)[0]
+
+    builders.store(database, reported("physnet2"))
+    assert not builders.store(database, reported("physnet2"))
+    [changed] = rows(database, models.attach_handles)
+    builders.store(database, reported("physnet1"))
+
+    [after] = rows(database, models.attach_handles)
+    assert '"physnet2"' in str(changed["info"])
+    assert (changed["uuid"], changed["state"]) == (before["uuid"], before["state"])
+    assert (after["info"], after["state"]) == (before["info"], before["state"])
 
 
 def test_a_handle_that_waits_for_its_cleaning_stays_when_its_device_goes(
