@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of vGPU types, the kernel's texts about them, and the arithmetic, against published facts."""
+"""vGPU types: their names, the kernel's texts, and the arithmetic, against published facts."""
 
 from __future__ import annotations
 

@@ -207,7 +207,8 @@ def test_the_preflight_takes_every_vgpu_for_somebody_elses(tmp_path: pathlib.Pat
 
 
 @pytest.mark.parametrize(("way", "word", "short", "number"), [
-    ("mdev on the card", "nvidia-227", "T4_2B", 8), ("mdev on the card", "GRID T4-16Q", "T4_16Q", 1),
+    ("mdev on the card", "nvidia-227", "T4_2B", 8),
+    ("mdev on the card", "GRID T4-16Q", "T4_16Q", 1),
     ("mdev on functions", "A100-4C", "A100_4C", 10), ("mdev on functions", "470", "A100_40C", 1),
     ("vendor VFIO", "DC-96Q", "DC_96Q", 1), ("vendor VFIO", "nvidia-1520", "DC_3Q", 12)])
 def test_a_type_is_wanted_by_id_full_or_short_name(
@@ -418,7 +419,7 @@ def test_a_creation_without_room_says_so(machine: Machine) -> None:
     for _ in range(4):
         machine.make_foreign()
 
-    with pytest.raises(mdev_work.WorkFailed, match="room|something else uses it"):
+    with pytest.raises(mdev_work.WorkFailed, match=r"room|something else uses it"):
         machine.driver.prepare(tasks[0])
 
 
