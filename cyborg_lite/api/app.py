@@ -25,6 +25,7 @@ from cyborg_lite.api import authentication
 from cyborg_lite.api import expose
 from cyborg_lite.api import faults
 from cyborg_lite.api import health
+from cyborg_lite.api import openapi
 from cyborg_lite.api import root
 
 
@@ -81,6 +82,12 @@ def _health(app: faults.Application, conf: cfg.ConfigOpts) -> faults.Application
     return health.Healthcheck(app, conf, health.Probe(_CONDUCTOR.get().ping))
 
 
+def _documents(app: faults.Application, conf: cfg.ConfigOpts) -> faults.Application:
+    described = openapi.Document(app, conf.api.public_endpoint,
+                                 conf.api.max_accelerators_per_profile)
+    return root.VersionDocuments(described, conf.api.public_endpoint)
+
+
 FILTERS: dict[str, Filter] = {
     "faults": lambda app, conf: faults.Outermost(app),
     "request_id": oslo_middleware.RequestId,
@@ -88,7 +95,7 @@ FILTERS: dict[str, Filter] = {
     "cors": _cors,
     "sizelimit": oslo_middleware.RequestBodySizeLimiter,
     "healthcheck": _health,
-    "versions": lambda app, conf: root.VersionDocuments(app, conf.api.public_endpoint),
+    "versions": _documents,
     "authentication": authentication.authenticated,
 }
 """From the outside in; api-paste.ini has the same order."""

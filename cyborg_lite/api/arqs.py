@@ -26,7 +26,7 @@ FILTERS = ("hostname", "device_profile_name", "device_rp_uuid")
 
 TEXT = parameters.Text()
 UUID = parameters.Uuid()
-PATCH_TYPES = {
+PATCH_TYPES: dict[str, parameters.Text | parameters.Uuid] = {
     "/hostname": parameters.Text(r"[A-Za-z0-9._-]+", "letters, digits, '.', '_' and '-'"),
     "/device_rp_uuid": UUID,
     "/instance_uuid": UUID,

@@ -134,6 +134,9 @@ def expose(rule: str, *path: wsme_types.UserType, status: int = 200, body: bool 
 
         operation.query_types = query_types  # type: ignore[attr-defined]
         operation.rule = rule  # type: ignore[attr-defined]
+        operation.path_types = path  # type: ignore[attr-defined]
+        operation.status = status  # type: ignore[attr-defined]
+        operation.body = body  # type: ignore[attr-defined]
         return operation
 
     return decorate

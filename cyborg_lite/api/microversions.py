@@ -135,9 +135,14 @@ def text(minor: int) -> str:
     return f"{MAJOR}.{minor}"
 
 
+def since(slug: str) -> int:
+    """Return the version that the row `slug` is."""
+    return _BY_SLUG[slug].minor
+
+
 def supports(minor: int, slug: str) -> bool:
     """Say whether a request of this version gets what the row `slug` adds."""
-    return minor >= _BY_SLUG[slug].minor
+    return minor >= since(slug)
 
 
 @functools.cache
@@ -168,6 +173,12 @@ def patch_since() -> dict[str, int]:
 def fields(noun: str, minor: int) -> Names:
     """Return what a reply shows of a noun at a version, in order."""
     return tuple(name for row in TABLE if row.minor <= minor for name in row.fields.get(noun, ()))
+
+
+@functools.cache
+def fields_since(noun: str) -> dict[str, int]:
+    """Return what replies show of a noun, each field with the version that brought it."""
+    return _since((row.minor, row.fields.get(noun, ())) for row in TABLE)
 
 
 def _since(added: Iterable[tuple[int, Names]]) -> dict[str, int]:

@@ -46,6 +46,7 @@ def shown(value: object) -> str:
 
 # --- parameter types --------------------------------------------------------------------------
 # `frombasetype` raises ValueError, whose text says what is allowed; `convert` adds the rest.
+# `schema` says the same to machines, as JSON Schema.
 
 
 class Text(wsme_types.UserType):  # type: ignore[misc]
@@ -72,6 +73,12 @@ class Text(wsme_types.UserType):  # type: ignore[misc]
             raise ValueError(f"is not allowed: {self._allowed}")
         return value
 
+    def schema(self) -> dict[str, Any]:
+        limits: dict[str, Any] = {"minLength": 0 if self._lines else 1, "maxLength": self._longest}
+        if self._pattern:
+            limits["pattern"] = f"^(?:{self._pattern.pattern})$"
+        return {"type": "string", **limits}
+
 
 class Uuid(wsme_types.UserType):  # type: ignore[misc]
     """A uuid, in lower case with hyphens from here on."""
@@ -84,6 +91,9 @@ class Uuid(wsme_types.UserType):  # type: ignore[misc]
             raise ValueError("is not a uuid")
         return str(uuid.UUID(value))
 
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "format": "uuid"}
+
 
 class Integer(wsme_types.UserType):  # type: ignore[misc]
     """A positive number that fits a key of the database."""
@@ -95,6 +105,9 @@ class Integer(wsme_types.UserType):  # type: ignore[misc]
         if not _DIGITS.fullmatch(value) or not 0 < int(value) <= _LARGEST_KEY:
             raise ValueError(f"is not a whole number from 1 to {_LARGEST_KEY}")
         return int(value)
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "integer", "minimum": 1, "maximum": _LARGEST_KEY}
 
 
 class OneOf(wsme_types.UserType):  # type: ignore[misc]
@@ -110,6 +123,9 @@ class OneOf(wsme_types.UserType):  # type: ignore[misc]
         if value not in self._words:
             raise ValueError(f"is not allowed: {' or '.join(self._words)}")
         return value
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "enum": list(self._words)}
 
 
 class Several(wsme_types.UserType):  # type: ignore[misc]
@@ -127,6 +143,10 @@ class Several(wsme_types.UserType):  # type: ignore[misc]
             raise ValueError(f"has {len(parts)} entries; {MAX_NAMES} are allowed")
         return list(dict.fromkeys(self._item.frombasetype(part.strip()) for part in parts))
 
+    def schema(self) -> dict[str, Any]:
+        return {"type": "array", "items": self._item.schema(), "minItems": 1,
+                "maxItems": MAX_NAMES}
+
 
 class Repeated(wsme_types.UserType):  # type: ignore[misc]
     """A parameter that may be given several times; its handler gets a list."""
@@ -139,6 +159,9 @@ class Repeated(wsme_types.UserType):  # type: ignore[misc]
 
     def frombasetype(self, value: str) -> Any:
         return self._item.frombasetype(value)
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "array", "items": self._item.schema(), "minItems": 1}
 
 
 class Many(Several):
