@@ -25,6 +25,8 @@ SERVERS = {
 """Debian package: any of these programs or files shows that it is installed."""
 
 ENVIRONMENTS = ("py3", "contract")
+ONLY_IN_CI = ("vm",)
+"""It downloads some hundred megabytes at its first run; elsewhere `tox -e vm` runs it."""
 
 
 def main() -> int:
@@ -43,7 +45,8 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     arguments = ["--", *sys.argv[1:]] if sys.argv[1:] else []
-    environments = ENVIRONMENTS if not arguments else ("py3",)
+    everything = ENVIRONMENTS + (ONLY_IN_CI if in_ci else ())
+    environments = everything if not arguments else ("py3",)
     progress.say(f"tox -e {','.join(environments)}")
     return subprocess.run([python, "-m", "tox", "-e", ",".join(environments), *arguments],
                           cwd=bootstrap.CHECKOUT).returncode

@@ -200,17 +200,19 @@ def _needed(module: bytes) -> list[str]:
 
 
 def _extract_samples(deb: pathlib.Path, place: pathlib.Path) -> None:
+    """Take the sample modules out of the kernel's sources; xz need not be installed for it."""
     place.mkdir()
-    steps = [["dpkg-deb", "--fsys-tarfile", str(deb)],
-             ["tar", "-xO", "--wildcards", "./usr/src/linux-source-*.tar.xz"],
-             ["tar", "-xJ", "--strip-components=3", "--wildcards", "-C", str(place),
-              "*/samples/vfio-mdev/*"]]
-    running: list[subprocess.Popen[bytes]] = []
-    for step in steps:
-        source = running[-1].stdout if running else None
-        running.append(subprocess.Popen(
-            step, stdin=source, stdout=subprocess.PIPE if step != steps[-1] else None))
-    if any(process.wait() for process in reversed(running)):
+    with (subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)],
+                           stdout=subprocess.PIPE) as package,
+          subprocess.Popen(["tar", "-xO", "--wildcards", "./usr/src/linux-source-*.tar.xz"],
+                           stdin=package.stdout, stdout=subprocess.PIPE) as archive,
+          subprocess.Popen(["tar", "-x", "--strip-components=3", "--wildcards", "-C", str(place),
+                            "*/samples/vfio-mdev/*"], stdin=subprocess.PIPE) as samples):
+        assert archive.stdout is not None
+        assert samples.stdin is not None
+        with lzma.open(archive.stdout) as source:
+            shutil.copyfileobj(source, samples.stdin, 1 << 20)
+    if package.returncode or archive.returncode or samples.returncode:
         raise packages.CannotHave(f"{deb.name} holds no samples/vfio-mdev")
 
 
