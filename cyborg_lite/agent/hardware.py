@@ -30,6 +30,10 @@ from cyborg_lite.drivers import usage
 
 LOG = logging.getLogger(__name__)
 
+LOOK_S = 1.0
+"""How often a call that waits for another looks whether its caller still waits for it."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Discovery:
     """What the host has at one moment.
@@ -286,9 +290,14 @@ class Hardware:
 
     @contextlib.contextmanager
     def _alone(self, handle_uuid: str) -> Iterator[None]:
-        """Two calls about one handle, of which one is a repetition, come after each other."""
+        """Two calls about one handle, of which one is a repetition, come after each other.
+
+        An erase may take hours and be asked for each minute: a repetition that nobody waits for
+        any more must not keep a thread.
+        """
         with self._idle:
-            self._idle.wait_for(lambda: handle_uuid not in self._busy)
+            while not self._idle.wait_for(lambda: handle_uuid not in self._busy, LOOK_S):
+                self._check_deadline()
             self._busy.add(handle_uuid)
         try:
             yield

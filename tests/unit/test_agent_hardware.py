@@ -660,6 +660,34 @@ def test_nothing_more_is_done_once_the_caller_was_told_it_failed(tmp_path: pathl
     assert done == ["one"]
 
 
+def test_a_repetition_waits_for_long_work_no_longer_than_its_caller(
+        tmp_path: pathlib.Path) -> None:
+    begun, finish = threading.Event(), threading.Event()
+    late: list[bool] = []
+
+    def act(work: str, task: messages.HandleTask) -> None:
+        begun.set()
+        assert finish.wait(20)
+
+    def check_deadline() -> None:
+        if late:
+            raise errors.DeadlinePassed()
+
+    machine = hardware.Hardware(["own"], {}, a_place(str(tmp_path)),
+                                Catalogue(own=a_worker(act)), check_deadline=check_deadline)
+    first = threading.Thread(target=machine.clean, args=([a_task("own")],))
+    first.start()
+    assert begun.wait(20)
+    late.append(True)
+
+    with pytest.raises(errors.DeadlinePassed):
+        machine.clean([a_task("own")])
+
+    assert first.is_alive()
+    finish.set()
+    first.join(20)
+
+
 def test_a_call_that_arrives_too_late_does_nothing(tmp_path: pathlib.Path) -> None:
     done: list[str] = []
     machine = the_hardware(tmp_path, own=a_worker(lambda work, task: done.append(work)))
