@@ -52,6 +52,7 @@ def upgrade() -> None:
         sa.Column("status_reason", sa.String(length=255),
                   comment="why an operator disabled it"),
         sa.Column("disabled_at", MOMENT),
+        sa.Column("withheld", sa.Text(), comment="why its driver does not offer it now"),
         sa.Column("created_at", MOMENT, nullable=False),
         sa.Column("updated_at", MOMENT),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_devices")),

@@ -20,6 +20,13 @@ from cyborg_lite.db import inventory as rows
 
 NAMESPACE = uuid.UUID("5dd7df29-6ab1-5c2c-a0f4-90ab5f4a6e3c")
 
+DEVICE_FIELDS = ("address", "type", "vendor", "model", "std_board_info", "vendor_board_info",
+                 "driver", "pci_address", "numa_node")
+"""Fields of a reported device that are columns of its row."""
+
+WITHHELD = "withheld"
+"""Stands where a device's status stands: it stays, as a disabled one does."""
+
 
 def stable_uuid(*parts: str) -> str:
     """The uuid of what these parts name: host, address, deployable, handle."""
@@ -30,7 +37,7 @@ def diff(known: rows.KnownHost, report: messages.HostReport) -> rows.Changes:
     """Say what the report changes.
 
     Handles that an ARQ holds are never removed: they go to `missing`. Devices of a driver that
-    failed, and devices that an operator disabled, stay although they are not reported.
+    failed, that are withheld, or that an operator disabled, stay although they are not reported.
     """
     return _Diff(known, report).changes
 
@@ -48,23 +55,26 @@ class _Diff:
         reported = {stable_uuid(self.report.host, device.address): device
                     for device in self.report.devices}
         for device_uuid, device in reported.items():
-            values = {
-                "address": device.address, "type": device.type, "vendor": device.vendor,
-                "model": device.model, "std_board_info": device.std_board_info,
-                "vendor_board_info": device.vendor_board_info, "driver": device.driver,
-                "pci_address": device.pci_address, "numa_node": device.numa_node}
+            values = {**{name: getattr(device, name) for name in DEVICE_FIELDS},
+                      "withheld": None}
             self.changes.devices.put(self.known.devices.get(device_uuid), device_uuid, values)
             self._deployables(device_uuid, device)
+        reasons = {each.address: each.reason for each in self.report.withheld}
         for device_uuid, row in self.known.devices.items():
             if device_uuid not in reported and row["driver"] not in self.report.failed_drivers:
-                self._gone_device(row)
+                self._gone_device(row, reasons.get(row["address"]))
 
-    def _gone_device(self, device: Mapping[str, Any]) -> None:
+    def _gone_device(self, device: Mapping[str, Any], withheld: str | None) -> None:
+        if withheld is not None:
+            # it is there and offers nothing: its row tells the reason
+            self.changes.devices.put(device, device["uuid"], {
+                **{name: device[name] for name in DEVICE_FIELDS}, "withheld": withheld})
+        status = device["status"] if withheld is None else WITHHELD
         kept = False
         for deployable in self.known.deployables.values():
             if deployable["device_id"] == device["id"]:
-                kept |= self._gone_deployable(deployable, device["status"])
-        if not kept and device["status"] == rows.ENABLED:
+                kept |= self._gone_deployable(deployable, status)
+        if not kept and status == rows.ENABLED:
             self.changes.devices.gone.append(device["id"])
 
     def _deployables(self, device_uuid: str, device: messages.ReportedDevice) -> None:

@@ -107,7 +107,8 @@ def _device(row: Any, down_before: datetime.datetime | None) -> messages.Device:
         std_board_info=row["std_board_info"], vendor_board_info=row["vendor_board_info"],
         hostname=row["hostname"], status=row["status"], driver_name=row["driver"],
         pci_address=row["pci_address"], numa_node=row["numa_node"],
-        host_state="up" if is_up else "down", status_reason=row["status_reason"],
+        host_state="up" if is_up else "down",
+        status_reason=row["status_reason"] or row["withheld"],
         disabled_at=session.text(row["disabled_at"]),
         created_at=session.text(row["created_at"]), updated_at=session.text(row["updated_at"]))
 

@@ -92,6 +92,7 @@ devices = _table(
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("status_reason", Name, comment="why an operator disabled it"),
     sa.Column("disabled_at", Moment),
+    sa.Column("withheld", sa.Text, comment="why its driver does not offer it now"),
     *_times(),
     *_sorted_by("hostname", "type", "vendor", "status"))
 

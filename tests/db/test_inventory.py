@@ -233,6 +233,26 @@ def test_a_disabled_device_that_vanishes_and_returns_is_still_disabled(
     assert (after.uuid, after.status) == (device.uuid, "maintaining")
 
 
+def test_a_device_that_is_withheld_stays_and_tells_why_until_it_is_offered_again(
+        database: session.Database) -> None:
+    builders.store(database, builders.a_report(2))
+    [deployable, _] = devices.list_deployables(database, messages.DeployableQuery())
+    devices.create_attribute(database, deployable.id, "rack", "7")
+
+    builders.store(database, builders.a_report(
+        [builders.a_device("Fake1")], withheld={"Fake0": "its interface is up"}))
+    withheld = devices.list_devices(database, messages.DeviceQuery())
+    handles = len(rows(database, models.attach_handles))
+    builders.store(database, builders.a_report(2))
+
+    assert [device.status_reason for device in withheld] == ["its interface is up", None]
+    assert handles == 16
+    assert len(rows(database, models.attach_handles)) == 32
+    assert [device.status_reason for device in devices.list_devices(
+        database, messages.DeviceQuery())] == [None, None]
+    assert [each.value for each in devices.list_attributes(database, None, "rack")] == ["7"]
+
+
 def test_an_operators_attribute_survives_reports_and_keeps_its_key(
         database: session.Database) -> None:
     builders.store(database, builders.a_report())
