@@ -190,7 +190,7 @@ class NvidiaGpuDriver(base.Driver, base.RestoresHandles):
     def _look_for_problems(self, physical: Sequence[sysfs.PciFunction],
                            answers: dict[str, nvml.Answer]) -> None:
         unknown = {answer.unknown for address, answer in answers.items()
-                   if answer.unknown and address in self.withheld}
+                   if answer.unknown and self.withheld.get(address) == answer.unknown}
         self.problems = [base.Problem(
             what=f"NVIDIA GPUs can't be judged: {text}",
             hint="install the nvidia extra and see that nvidia-smi works on the host, or bind the "

@@ -15,8 +15,9 @@ import pytest
 
 from cyborg_lite import messages
 from cyborg_lite.agent import hardware
-from cyborg_lite.conductor import inventory_diff
-from cyborg_lite.db import inventory
+from cyborg_lite.db import binds
+from cyborg_lite.db import models
+from cyborg_lite.db import session
 from cyborg_lite.drivers import base
 from cyborg_lite.drivers import device_config
 from cyborg_lite.drivers import nvidia_gpu
@@ -25,6 +26,7 @@ from cyborg_lite.drivers import sysfs
 from tests.drivers import machines
 from tests.drivers import vgpu_machines
 from tests.fixtures import builders
+from tests.fixtures import databases
 from tests.nvml import stand_in
 
 GPU = "0000:41:00.0"
@@ -99,27 +101,20 @@ def test_virtual_functions_are_no_accelerators_by_themselves(tmp_path: pathlib.P
     assert len(withheld) == 12
 
 
-def test_what_is_offered_no_more_while_in_use_keeps_its_handle(tmp_path: pathlib.Path) -> None:
+def test_what_is_offered_no_more_while_in_use_keeps_its_handle(
+        tmp_path: pathlib.Path, sqlite: session.Database) -> None:
     """Report 4: a filter orphaned allocations. A handle in use goes missing and isn't dropped."""
     root = machines.tree(tmp_path, vgpu_machines.on_card(GPU, 1)).root
-    [device] = a_driver(root, tmp_path).discover()
-    report = builders.a_report([device])
-    device_id, deployable_id = 1, 1
-    device_uuid = inventory_diff.stable_uuid(report.host, GPU)
-    deployable_uuid = inventory_diff.stable_uuid(report.host, GPU, GPU)
-    known = inventory.KnownHost(
-        devices={device_uuid: {"id": device_id, "driver": "nvidia_gpu_driver",
-                               "status": inventory.ENABLED}},
-        deployables={deployable_uuid: {"id": deployable_id, "device_id": device_id}},
-        handles=[{"id": 7, "uuid": "u", "deployable_id": deployable_id, "state": "in_use"}],
-        attributes=[])
-    driver = a_driver(root, tmp_path, device_config.Entry(
-        match=device_config.Match(address=GPU), offer="none"))
+    builders.store(sqlite, builders.a_report(a_driver(root, tmp_path).discover()))
+    binds.start(sqlite, builders.bind_requests(
+        builders.new_arqs(sqlite), provider=builders.rp_uuid(GPU)), builders.an_owner(), None)
+    never = device_config.Entry(match=device_config.Match(address=GPU), offer="none")
 
-    gone = inventory_diff.diff(known, builders.a_report(driver.discover()))
+    builders.store(sqlite, builders.a_report(a_driver(root, tmp_path, never).discover()))
 
-    assert gone.lost_handles == [7]
-    assert gone.devices.gone == gone.deployables.gone == gone.gone_handles == []
+    [handle] = databases.all_rows(sqlite, models.attach_handles)
+    assert handle["state"] == "missing"
+    assert len(databases.all_rows(sqlite, models.deployables)) == 1
 
 
 def test_a_function_is_judged_again_when_it_is_bound(tmp_path: pathlib.Path) -> None:

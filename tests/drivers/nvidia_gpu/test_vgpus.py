@@ -273,8 +273,8 @@ def test_a_type_that_the_card_does_not_have_is_a_problem(machine: Machine) -> No
 
     assert machine.discover() == []
     assert "L40-8Q" in machine.driver.withheld[CARD]
-    assert any("not used for vGPUs as configured" in each.what
-               for each in machine.driver.problems)
+    [problem] = machine.driver.problems
+    assert "not used for vGPUs as configured" in problem.what
 
 
 def test_the_addresses_of_a_type_may_be_those_of_virtual_functions(
