@@ -259,8 +259,15 @@ class Hardware:
         return [self._run("prepare", task) for task in tasks]
 
     def clean(self, tasks: Iterable[messages.HandleTask]) -> list[messages.HandleResult]:
-        """Make each handle fit for somebody else; one result a task, an error as its text."""
-        return [self._run("clean", task) for task in tasks]
+        """Make each handle fit for somebody else; one result a task, an error as its text.
+
+        Those that an earlier call still works on come last: behind one long erase the others
+        would never begin.
+        """
+        with self._idle:
+            under_way = frozenset(self._busy)
+        return [self._run("clean", task) for task in
+                sorted(tasks, key=lambda task: task.handle_uuid in under_way)]
 
     def _run(self, work: str, task: messages.HandleTask) -> messages.HandleResult:
         with self._alone(task.handle_uuid):

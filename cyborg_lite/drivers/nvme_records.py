@@ -74,7 +74,8 @@ class Record:
 class Records:
     """The records of this host, by address. Safe for several threads of one process.
 
-    read_only: what is there is known, and nothing is written, as the pre-flight wants it.
+    read_only: nothing is written, and what an ordinary user may not read is unknown, as the
+        pre-flight wants it.
     """
 
     def __init__(self, state_path: str, *, read_only: bool = False) -> None:
@@ -116,6 +117,8 @@ class Records:
             disks = state_file.load(self.path) or {}
             return {address: _record(fields) for address, fields in disks.items()}
         except (state_file.Unusable, ValueError, TypeError, AttributeError) as error:
+            if self._read_only and isinstance(error.__cause__, PermissionError):
+                return {}
             raise Unusable(
                 f"which disks hold a tenant's data can't be told: {self.path} is unusable "
                 f"({error}); restore it, or remove it: every disk is erased before its next "

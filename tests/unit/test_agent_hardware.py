@@ -688,6 +688,31 @@ def test_a_repetition_waits_for_long_work_no_longer_than_its_caller(
     first.join(20)
 
 
+def test_a_long_clean_does_not_keep_the_next_call_from_other_handles(
+        tmp_path: pathlib.Path) -> None:
+    begun, finish = threading.Event(), threading.Event()
+    done: list[str] = []
+
+    def act(work: str, task: messages.HandleTask) -> None:
+        if task.handle_uuid == "long":
+            begun.set()
+            assert finish.wait(20)
+        done.append(task.handle_uuid)
+        finish.set()
+
+    machine = the_hardware(tmp_path, own=a_worker(act))
+    first = threading.Thread(target=machine.clean, args=([a_task("own", "long")],))
+    first.start()
+    assert begun.wait(20)
+
+    results = machine.clean([a_task("own", "long"), a_task("own", "other")])
+
+    first.join(20)
+    assert done == ["other", "long", "long"]
+    assert {result.handle_uuid: result.error for result in results} == {
+        "long": None, "other": None}
+
+
 def test_a_call_that_arrives_too_late_does_nothing(tmp_path: pathlib.Path) -> None:
     done: list[str] = []
     machine = the_hardware(tmp_path, own=a_worker(lambda work, task: done.append(work)))
