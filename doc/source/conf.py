@@ -7,7 +7,7 @@ from cyborg_lite import config
 
 project = "cyborg-lite"
 author = "the cyborg-lite contributors"
-copyright = author  # noqa: A001  Sphinx wants this name
+copyright = author
 try:
     release = importlib.metadata.version("cyborg-lite")
 except importlib.metadata.PackageNotFoundError:

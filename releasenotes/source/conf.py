@@ -3,8 +3,9 @@
 
 project = "cyborg-lite release notes"
 author = "the cyborg-lite contributors"
-copyright = author  # noqa: A001  Sphinx wants this name
+copyright = author
 
 extensions = ["reno.sphinxext"]
 html_theme = "alabaster"
 html_copy_source = False
+html_title = project
