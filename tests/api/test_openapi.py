@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import hypothesis
@@ -18,7 +17,6 @@ from schemathesis import checks
 from schemathesis.specs.openapi import checks as openapi_checks
 
 from cyborg_lite import errors
-from cyborg_lite.api import expose
 from cyborg_lite.api import faults
 from cyborg_lite.api import microversions
 from cyborg_lite.api import openapi
@@ -31,8 +29,8 @@ ADMIN = {"X-User-Id": "admin", "X-Project-Id": "project0", "X-Roles": "admin",
 LATEST = {"OpenStack-API-Version": "accelerator latest"}
 DOCUMENT = openapi.document("http://api.example.org", 64)
 PATHS = [path for path in DOCUMENT["paths"] if path.startswith("/v2/") and path != openapi.PATH]
-EXAMPLES = 12
-"""Of each operation, good in form and bad in form each; every one is sent twice."""
+EXAMPLES = 15
+"""Of each operation, as many good in form and bad in form."""
 
 
 def described(route: root.Route) -> dict[str, Any]:
@@ -230,35 +228,53 @@ def with_variables(path: str, known: dict[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def schema(shared_application: faults.Application) -> schemathesis.BaseSchema:
-    """The document, as a client reads it."""
-    return schemathesis.openapi.from_wsgi(openapi.PATH, shared_application)
+    """The document, as a client reads it; noauth asks for no token, so neither does this."""
+    served = send(shared_application, "GET", openapi.PATH).json
+    for part in (served, *(operation for path in served["paths"].values()
+                           for operation in path.values())):
+        part.pop("security", None)
+    loaded = schemathesis.openapi.from_dict(served)
+    loaded.app = shared_application
+    loaded.location = openapi.PATH
+    return loaded
 
 
-ALWAYS = [checks.not_a_server_error, openapi_checks.status_code_conformance,
-          openapi_checks.content_type_conformance, openapi_checks.response_headers_conformance,
-          openapi_checks.response_schema_conformance]
-BAD = [*ALWAYS, openapi_checks.negative_data_rejection]
+TRUE = [checks.not_a_server_error, openapi_checks.status_code_conformance,
+        openapi_checks.content_type_conformance, openapi_checks.response_headers_conformance,
+        openapi_checks.response_schema_conformance]
+BAD_IS_REFUSED = [*TRUE, openapi_checks.negative_data_rejection]
 
 STEADY = hypothesis.settings(
     max_examples=EXAMPLES, derandomize=True, deadline=None, database=None,
-    phases=[hypothesis.Phase.generate],
-    suppress_health_check=list(hypothesis.HealthCheck))
+    phases=[hypothesis.Phase.generate], suppress_health_check=list(hypothesis.HealthCheck))
+
+OPERATIONS = [(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods]
 
 
-@pytest.mark.parametrize("method", ["get", "post", "patch", "delete"])
-@pytest.mark.parametrize("path", [path for path in DOCUMENT["paths"]])
-@pytest.mark.parametrize("mode", [schemathesis.GenerationMode.POSITIVE,
-                                  schemathesis.GenerationMode.NEGATIVE], ids=lambda mode: mode.value)
-def test_whatever_is_sent_the_answer_is_one_that_is_described(
-        schema: schemathesis.BaseSchema, known: dict[str, str], path: str, method: str,
-        mode: schemathesis.GenerationMode) -> None:
-    if method not in DOCUMENT["paths"][path]:
-        pytest.skip("no such operation")
-    operation = schema[path][method]
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_what_is_good_in_form_gets_an_answer_that_is_described(
+        schema: schemathesis.BaseSchema, known: dict[str, str], method: str, path: str) -> None:
+    @STEADY
+    @hypothesis.given(case=schema[path][method].as_strategy())
+    def send_each(case: schemathesis.Case) -> None:
+        case.call_and_validate(headers=ADMIN, checks=TRUE)
+        if case.path_parameters:
+            uuid = known[path.split("/")[2]]
+            case.path_parameters = dict.fromkeys(case.path_parameters, uuid)
+            case.call_and_validate(headers=ADMIN, checks=TRUE)
+
+    send_each()
+
+
+@pytest.mark.parametrize(("method", "path"), [
+    (method, path) for method, path in OPERATIONS if path in PATHS])
+def test_what_is_bad_in_form_is_refused_as_described(
+        schema: schemathesis.BaseSchema, method: str, path: str) -> None:
+    bad = schemathesis.GenerationMode.NEGATIVE
 
     @STEADY
-    @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
-    def sent(case: schemathesis.Case) -> None:
-        case.call_and_validate(headers=ADMIN, checks=ALWAYS)
+    @hypothesis.given(case=schema[path][method].as_strategy(generation_mode=bad))
+    def send_each(case: schemathesis.Case) -> None:
+        case.call_and_validate(headers=ADMIN, checks=BAD_IS_REFUSED)
 
-    sent()
+    send_each()

@@ -12,7 +12,7 @@ import yaml
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = sorted(path.relative_to(CHECKOUT) for path in (
-    CHECKOUT / "README.rst", *CHECKOUT.glob("specs/*.rst"), *CHECKOUT.glob("api-ref/**/*.rst")))
+    CHECKOUT / "README.rst", *CHECKOUT.glob("specs/*.rst")))
 NOTES = sorted((CHECKOUT / "releasenotes" / "notes").glob("*.yaml"))
 SPEC_LINES = 150
 
