@@ -24,6 +24,7 @@ from cyborg_lite import states
 from cyborg_lite.api import microversions
 from cyborg_lite.cmd import config_check
 from cyborg_lite.cmd import manage
+from cyborg_lite.db import migrate
 from cyborg_lite.drivers import device_files
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
@@ -177,6 +178,12 @@ def manage_parser() -> argparse.ArgumentParser:
     r"cyborg-lite-manage ((?:db )?[a-z]+(?: --[a-z-]+)*)", " ".join(everything().split())))))
 def test_a_command_of_manage_that_is_named_exists(command: str) -> None:
     assert manage_parser().parse_args(shlex.split(command)).run
+
+
+def test_the_revision_that_the_first_upgrade_prints_is_the_newest() -> None:
+    text = (SOURCE / "install" / "index.rst").read_text()
+
+    assert f"   empty -> {migrate.head()}\n" in text
 
 
 def test_every_command_of_the_client_that_is_named_exists() -> None:
