@@ -233,7 +233,7 @@ def test_the_policy_page_shows_the_rules_of_the_code() -> None:
     shown = re.search(r"show-policy::\n   :config-file: (\S+)", text)
 
     assert shown
-    assert "namespace = cyborg-lite" in (TOP / shown[1]).read_text()
+    assert "namespace = cyborg-lite" in (SOURCE / shown[1]).read_text()
     assert auth.list_rules()
 
 
