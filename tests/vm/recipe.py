@@ -268,7 +268,7 @@ def _build_modules(debian: pathlib.Path, work: pathlib.Path, target: pathlib.Pat
 
 
 def _initramfs(debian: pathlib.Path, modules: pathlib.Path, target: pathlib.Path) -> None:
-    entries = [cpio.directory(name) for name in ("dev", "proc", "sys", "bin", "modules", "root")]
+    entries = [cpio.directory(name) for name in ("dev", "proc", "sys", "bin", "modules", "new")]
     entries.append(cpio.console())
     entries.append(cpio.file("bin/busybox", (debian / "root/usr/bin/busybox").read_bytes()))
     entries.append(cpio.file("init", (HERE / "guest/init").read_bytes()))

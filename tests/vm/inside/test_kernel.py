@@ -8,6 +8,7 @@ import uuid
 
 import pytest
 
+from tests.vm.inside import disks
 from tests.vm.inside import host
 from tests.vm.inside import kernel
 from tests.vm.inside import lab
@@ -100,11 +101,11 @@ def test_virtual_functions_with_a_type_of_their_own_share_what_their_card_holds(
 
 @pytest.mark.parametrize("erase", ["1", "2"])
 def test_a_format_erases_its_namespace_and_no_other(erase):
-    disks = {nsid: kernel.disk(lab.NVME, nsid) for nsid in (1, 2)}
-    for path in disks.values():
-        kernel.fill(path, PATTERN, LENGTH)
+    devices = {nsid: disks.disk(lab.NVME, nsid) for nsid in (1, 2)}
+    for path in devices.values():
+        disks.fill(path, PATTERN, LENGTH)
     assert PATTERN in host.backing(lab.NVME_BACKING[1], 0, LENGTH)
-    kernel.nvme("format", str(disks[1]), f"--ses={erase}", "--force")
+    disks.nvme("format", str(devices[1]), f"--ses={erase}", "--force")
     assert PATTERN not in host.backing(lab.NVME_BACKING[1], 0, LENGTH)
     assert host.backing(lab.NVME_BACKING[2], 0, LENGTH) == PATTERN * (LENGTH // len(PATTERN))
 
@@ -122,4 +123,4 @@ def test_a_pulled_device_goes_and_comes_back(events):
     assert not kernel.place(lab.PLUGGED).exists()
     host.plug("plugged")
     events.wait("bind", lab.PLUGGED)
-    kernel.until(lambda: kernel.disk(lab.PLUGGED, 1).exists())
+    kernel.until(lambda: disks.disk(lab.PLUGGED, 1).exists())

@@ -10,6 +10,7 @@ import pytest
 from cyborg_lite.drivers import nvme_ssd
 from cyborg_lite.drivers import nvme_work
 from tests.vm.inside import agent
+from tests.vm.inside import disks
 from tests.vm.inside import host as outside
 from tests.vm.inside import kernel
 from tests.vm.inside import lab
@@ -37,7 +38,7 @@ def has_pattern(drive):
 
 
 def write_as_tenant(address, nsid):
-    kernel.fill(kernel.disk(address, nsid), PATTERN, LENGTH)
+    disks.fill(disks.disk(address, nsid), PATTERN, LENGTH)
 
 
 @contextlib.contextmanager
@@ -53,7 +54,7 @@ def test_disks_are_offered_where_a_device_file_names_them(hosted):
 
 
 def test_a_mounted_disk_is_not_offered(hosted):
-    with kernel.mounted(kernel.disk(lab.NVME, 1)):
+    with disks.mounted(disks.disk(lab.NVME, 1)):
         host = hosted(lab.NVME)
     assert host.devices == {}
     assert "is mounted at" in host.withheld[lab.NVME]
@@ -66,13 +67,13 @@ def test_every_namespace_of_a_disk_is_erased_and_no_other_disk(hosted):
     for nsid in ATTACHED:
         write_as_tenant(lab.NVME, nsid)
     write_as_tenant(lab.PLUGGED, 1)
-    with kernel.attached(lab.NVME, lab.NVME_DETACHED):
+    with disks.attached(lab.NVME, lab.NVME_DETACHED):
         write_as_tenant(lab.NVME, lab.NVME_DETACHED)
     assert all(map(has_pattern, lab.NVME_BACKING.values()))
     host.driver.clean(task)
     assert not any(map(has_pattern, lab.NVME_BACKING.values()))
     assert has_pattern(lab.PLUGGED_BACKING)
-    assert not kernel.has_namespace(lab.NVME, lab.NVME_DETACHED)
+    assert not disks.has_namespace(lab.NVME, lab.NVME_DETACHED)
     assert set(host.discover()) == {lab.NVME}
 
 
@@ -90,7 +91,7 @@ def test_a_disk_that_the_host_has_mounted_is_not_erased(hosted):
     host = hosted(lab.PLUGGED)
     task, = host.tasks(lab.PLUGGED)
     host.driver.prepare(task)
-    with kernel.mounted(kernel.disk(lab.PLUGGED, 1)) as target:
+    with disks.mounted(disks.disk(lab.PLUGGED, 1)) as target:
         (target / "file").write_bytes(PATTERN)
         with pytest.raises(nvme_work.InUse, match="is mounted at"):
             host.driver.clean(task)
@@ -137,7 +138,7 @@ def exchanged(first, second, events):
         events.wait("remove", lab.PLUGGED)
         outside.plug(new)
         events.wait("bind", lab.PLUGGED)
-        kernel.until(lambda: kernel.has_namespace(lab.PLUGGED, 1))
+        kernel.until(lambda: disks.has_namespace(lab.PLUGGED, 1))
 
     exchange(first, second)
     try:
@@ -160,7 +161,7 @@ def test_an_erase_that_the_disk_can_not_do_leaves_it_unclean(hosted):
 
 
 def test_a_virtual_function_is_erased_and_not_its_parent(hosted):
-    with kernel.nvme_vf(lab.NVME) as one, kernel.attached(lab.NVME, lab.NVME_DETACHED, to=one):
+    with disks.nvme_vf(lab.NVME) as one, disks.attached(lab.NVME, lab.NVME_DETACHED, to=one):
         host = hosted(lab.NVME, offer="vf")
         assert set(host.devices) == {one}
         task, = host.tasks(one)
@@ -174,7 +175,7 @@ def test_a_virtual_function_is_erased_and_not_its_parent(hosted):
 
 
 def test_a_namespace_that_two_controllers_have_is_not_erased(hosted):
-    with kernel.nvme_vf(lab.NVME, shares=True) as one:
+    with disks.nvme_vf(lab.NVME, shares=True) as one:
         host = hosted(lab.NVME, offer="vf")
         task, = host.tasks(one)
         host.driver.prepare(task)

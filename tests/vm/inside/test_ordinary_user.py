@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from tests.vm.inside import disks
 from tests.vm.inside import kernel
 from tests.vm.inside import lab
 
@@ -45,7 +46,7 @@ DRIVERS = [
 @pytest.fixture
 def busy_machine():
     """A mounted disk, an open function, virtual functions and a card for vGPUs in use."""
-    with (kernel.mounted(kernel.disk(lab.NVME, 1)), kernel.bound(lab.OTHER_CARD, "vfio-pci"),
+    with (disks.mounted(disks.disk(lab.NVME, 1)), kernel.bound(lab.OTHER_CARD, "vfio-pci"),
           kernel.open_in_vfio(lab.OTHER_CARD), kernel.vfs(lab.NIC, 2, probe=False),
           kernel.mdev(lab.CARD, "nvidia-472"),
           kernel.disguised(lab.CARD, "10de", "20f1", "030200")):

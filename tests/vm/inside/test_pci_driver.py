@@ -13,6 +13,7 @@ from cyborg_lite.drivers import pci_work
 from cyborg_lite.drivers import sysfs
 from cyborg_lite.drivers import virtual_functions
 from tests.vm.inside import agent
+from tests.vm.inside import disks
 from tests.vm.inside import kernel
 from tests.vm.inside import lab
 
@@ -169,7 +170,7 @@ def test_a_disk_is_not_taken_from_a_file_system(hosted):
     host = hosted(f"  - match: {{address: '{lab.PLUGGED}'}}\n    driver_override: vfio-pci\n")
     host.discover()
     task, = host.tasks(lab.PLUGGED)
-    with kernel.mounted(kernel.disk(lab.PLUGGED, 1)):
+    with disks.mounted(disks.disk(lab.PLUGGED, 1)):
         with pytest.raises(pci_work.Refused, match="is mounted at"):
             host.driver.prepare(task)
         host.discover()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from cyborg_lite.agent import uevents
+from tests.vm.inside import disks
 from tests.vm.inside import host
 from tests.vm.inside import kernel
 from tests.vm.inside import lab
@@ -78,7 +79,7 @@ def test_a_disk_that_is_pulled_and_plugged_is_noticed(noticed, events):
     host.plug("plugged")
     came = events.wait("bind", lab.PLUGGED)
     assert noticed.time() - came < AT_MOST_S
-    kernel.until(lambda: kernel.disk(lab.PLUGGED, 1).exists())
+    kernel.until(lambda: disks.disk(lab.PLUGGED, 1).exists())
 
 
 def test_virtual_functions_are_noticed(noticed):

@@ -9,6 +9,7 @@ import pytest
 
 from cyborg_lite.drivers import sysfs
 from cyborg_lite.drivers import usage
+from tests.vm.inside import disks
 from tests.vm.inside import kernel
 from tests.vm.inside import lab
 
@@ -33,28 +34,28 @@ def test_an_idle_disk_is_in_no_use(reason):
 
 
 def test_a_mounted_namespace_puts_its_controller_in_use(reason):
-    disk = kernel.disk(lab.NVME, 2)
-    with kernel.mounted(disk) as target:
+    disk = disks.disk(lab.NVME, 2)
+    with disks.mounted(disk) as target:
         assert reason(lab.NVME) == f"its disk {disk.name} is mounted at {target}"
         assert reason(lab.PLUGGED) is None
     assert reason(lab.NVME) is None
 
 
 def test_a_mounted_partition_puts_its_disk_in_use(reason):
-    disk = kernel.disk(lab.PLUGGED, 1)
-    with kernel.partition(disk) as part, kernel.mounted(part) as target:
+    disk = disks.disk(lab.PLUGGED, 1)
+    with disks.partition(disk) as part, disks.mounted(part) as target:
         assert reason(lab.PLUGGED) == f"its disk {part.name} is mounted at {target}"
 
 
 def test_swap_space_is_in_use(reason):
-    disk = kernel.disk(lab.NVME, 1)
+    disk = disks.disk(lab.NVME, 1)
     subprocess.run(["busybox", "mkswap", str(disk)], check=True)
     subprocess.run(["busybox", "swapon", str(disk)], check=True)
     try:
         assert reason(lab.NVME) == f"its disk {disk.name} is swap space"
     finally:
         subprocess.run(["busybox", "swapoff", str(disk)], check=True)
-        kernel.fill(disk, bytes(4096), 1 << 20)
+        disks.fill(disk, bytes(4096), 1 << 20)
 
 
 def test_an_interface_that_is_up_is_in_use(reason):
