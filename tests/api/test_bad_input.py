@@ -105,7 +105,8 @@ QUERIES = ["%ff=1", "name=%ff", "name=%00", "instance=%00", "x=1", "x", "=", "&&
            "filters[0].field=name", "filters=x", "name=a&name=b", "instance=a&instance=b",
            "limit=0", "limit=-1", "limit=x", "limit=", "marker=x", "marker=" + SOME_UUID,
            "sort_key=id", "sort_key=__class__", "sort_dir=up", "sort=uuid:up", "sort=",
-           "sort_dir=asc", "sort=uuid&sort_key=uuid", "state=x", "hostname=", "project_id=%00", "%F0%9F%98%80=1"]
+           "sort_dir=asc", "sort=uuid&sort_key=uuid", "state=x", "hostname=", "project_id=%00",
+           "%F0%9F%98%80=1"]
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from __future__ import annotations
 import concurrent.futures
 import datetime
 from collections.abc import Callable
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -107,8 +106,8 @@ class World:
 
 
 @pytest.fixture
-def world(database: session.Database) -> Iterator[World]:
-    yield World(database)
+def world(database: session.Database) -> World:
+    return World(database)
 
 
 def test_host_work_and_the_event_follow_the_bind(world: World) -> None:
