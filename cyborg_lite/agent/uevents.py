@@ -55,13 +55,14 @@ def open_monitor() -> Monitor | None:
     """Return the kernel's announcements; None, with a line in the log, when they can't be had."""
     try:
         import pyudev
+        context = pyudev.Context()  # an ImportError too, where libudev is missing
     except ImportError as error:
         LOG.info("kernel events are not heard, devices are looked at each discover_interval "
                  "alone: %s; install pyudev and libudev to hear them", error)
         return None
     try:
         # not udev's own: a container may have none, and nothing that udev adds is needed
-        monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source="kernel")
+        monitor = pyudev.Monitor.from_netlink(context, source="kernel")
         monitor.start()
     except OSError as error:
         LOG.warning("kernel events are not heard, devices are looked at each discover_interval "
