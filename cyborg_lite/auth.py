@@ -7,7 +7,6 @@ No database look-ups here.
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import dataclasses
 import functools
 from collections.abc import Iterator
@@ -21,9 +20,6 @@ from oslo_policy import policy
 from cyborg_lite import errors
 
 # --- the context of a call --------------------------------------------------------------------
-
-_CALL: contextvars.ContextVar[dict[str, Any] | None] = contextvars.ContextVar("call", default=None)
-
 
 def current_call() -> dict[str, Any]:
     """What travels with an RPC: the request id and who asked, never a token."""
