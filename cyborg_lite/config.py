@@ -220,6 +220,8 @@ def set_library_defaults() -> None:
     # as many as a conductor has threads: a connection beyond the pool is made for one transaction
     # alone, which costs more than the transaction
     cfg.set_defaults(db_options.database_opts, max_pool_size=40)
+    # for the sample; `auth.Enforcer` says why
+    policy_opts.set_defaults(cfg.ConfigOpts(), policy_default_rule="deny")
 
 
 def register(conf: cfg.ConfigOpts) -> cfg.ConfigOpts:
