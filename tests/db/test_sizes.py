@@ -7,6 +7,7 @@ reads a whole table to find its rows.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from cyborg_lite.db import device_profiles
 from cyborg_lite.db import devices
 from cyborg_lite.db import models
 from cyborg_lite.db import session
+from cyborg_lite.db import usage
 from tests.fixtures import builders
 from tests.fixtures import databases
 
@@ -200,8 +202,37 @@ def test_a_page_costs_the_same_at_the_start_in_the_middle_and_at_the_end(
     assert max(costs) <= 10 * PAGE, costs
 
 
+def test_the_usage_of_a_profile_beside_500_others_is_four_statements(
+        large_mariadb: session.Database) -> None:
+    profile = device_profiles.get(large_mariadb, None, "others")
+
+    with databases.counted(large_mariadb) as seen:
+        [group] = usage.of_profile(large_mariadb, dataclasses.replace(
+            profile, groups=[{"resources:PGPU": "1"}]), None)
+
+    assert len(seen) <= 4
+    assert (group.total, group.used, group.providers, group.arqs) == (
+        LARGE, LARGE, LARGE, {"Bound": LARGE})
+
+
+@pytest.mark.parametrize("index", [1, 250, 400])
+def test_a_page_of_500_profiles_costs_the_same_anywhere(
+        large_mariadb: session.Database, index: int) -> None:
+    order = [["name", "asc"]]
+    names = device_profiles.list_profiles(large_mariadb, None, messages.Page(sort=order))
+
+    read = rows_read(large_mariadb, lambda: device_profiles.list_profiles(
+        large_mariadb, None, messages.Page(
+            limit=PAGE, marker=names[index - 1].uuid, sort=order)))
+
+    assert len(names) == 501
+    assert read <= 5 * PAGE
+
+
 @pytest.fixture(scope="module")
 def large_mariadb(mariadb_tables: session.Database) -> session.Database:
     databases.empty(mariadb_tables)
     fill(mariadb_tables, LARGE)
+    for number in range(500):
+        builders.a_profile(mariadb_tables, f"profile{number}")
     return mariadb_tables
