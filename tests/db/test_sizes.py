@@ -215,20 +215,6 @@ def test_the_usage_of_a_profile_beside_500_others_is_four_statements(
         LARGE, LARGE, LARGE, {"Bound": LARGE})
 
 
-@pytest.mark.parametrize("index", [1, 250, 400])
-def test_a_page_of_500_profiles_costs_the_same_anywhere(
-        large_mariadb: session.Database, index: int) -> None:
-    order = [["name", "asc"]]
-    names = device_profiles.list_profiles(large_mariadb, None, messages.Page(sort=order))
-
-    read = rows_read(large_mariadb, lambda: device_profiles.list_profiles(
-        large_mariadb, None, messages.Page(
-            limit=PAGE, marker=names[index - 1].uuid, sort=order)))
-
-    assert len(names) == 501
-    assert read <= 5 * PAGE
-
-
 @pytest.fixture(scope="module")
 def large_mariadb(mariadb_tables: session.Database) -> session.Database:
     databases.empty(mariadb_tables)
