@@ -23,6 +23,7 @@ from tests.fixtures import builders
 ADMIN = {"X-User-Id": "admin", "X-Project-Id": "project0", "X-Roles": "admin",
          "X-Service-Roles": "service", "OpenStack-API-Version": "accelerator latest"}
 SOME_UUID = "11111111-1111-1111-1111-111111111111"
+UNKNOWN_UUID = "99999999-9999-9999-9999-999999999999"
 LISTS = [route.path for route in root.ROUTES if route.method == "GET" and "{" not in route.path]
 BODIED = {
     "POST /v2/device_profiles": [{
@@ -103,7 +104,7 @@ QUERIES = ["%ff=1", "name=%ff", "name=%00", "instance=%00", "x=1", "x", "=", "&&
            "deployable_id=" + "9" * 400, "key=" + "k" * 300, "__body__={}", "_method=delete",
            "filters.field=name", "filters.value=x", "filters.field=x&filters.value=y",
            "filters[0].field=name", "filters=x", "name=a&name=b", "instance=a&instance=b",
-           "limit=0", "limit=-1", "limit=x", "limit=", "marker=x", "marker=" + SOME_UUID,
+           "limit=0", "limit=-1", "limit=x", "limit=", "marker=x", "marker=" + UNKNOWN_UUID,
            "sort_key=id", "sort_key=__class__", "sort_dir=up", "sort=uuid:up", "sort=",
            "sort_dir=asc", "sort=uuid&sort_key=uuid", "state=x", "hostname=", "project_id=%00",
            "%F0%9F%98%80=1"]
