@@ -101,6 +101,10 @@ class Attributes(expose.Controller):
     @expose.expose("attribute:create", body=True, status=201)
     def post(self, call: expose.Call, body: Any) -> dict[str, Any]:
         if isinstance(body, dict) and isinstance(body.get("attribute"), dict):
+            beside = sorted(set(body) - {"attribute"})
+            if beside and call.supports("device_profile_update"):
+                raise errors.Invalid(f"The body has {parameters.shown(beside[0])} beside the "
+                                     "attribute that it wraps; allowed: attribute.")
             body = body["attribute"]  # openstacksdk wraps it
         if not isinstance(body, dict):
             raise errors.Invalid("The body is not an object with deployable_id, key and value.")

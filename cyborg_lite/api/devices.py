@@ -57,7 +57,7 @@ class Devices(expose.Controller):
     @expose.expose("device:disable", UUID, body=expose.OPTIONAL)
     def disable(self, call: expose.Call, uuid: str, body: Any) -> None:
         reason = None
-        if call.supports("device_detail"):
+        if call.supports("device_profile_update"):  # below, a body is ignored
             if not isinstance(body, dict):
                 raise errors.Invalid('The body is not an object, {"reason": TEXT}.')
             reason = parameters.optional(REASON, "reason", call.known_fields(body).get("reason"))

@@ -130,6 +130,8 @@ def expose(rule: str, *path: wsme_types.UserType, status: int = 200, body: bool 
                 named["body"] = {}
             elif body:
                 named["body"] = _body(request)
+            elif environ["REQUEST_METHOD"] == "POST" and request.body:
+                _refuse_body(call, request)
             return _reply(handler(self, call, *values, **named), status)
 
         operation.query_types = query_types  # type: ignore[attr-defined]
@@ -186,6 +188,15 @@ def _body(request: Any) -> Any:
         raise errors.NotJson(f"Content-Type {parameters.shown(kind)} is not understood; send "
                              "application/json.")
     return parameters.json_body(raw)
+
+
+def _refuse_body(call: Call, request: Any) -> None:
+    """Refuse fields where none are known, in the versions that refuse unknown ones."""
+    if call.supports("device_profile_update"):
+        body = _body(request)
+        if not isinstance(body, dict):
+            raise errors.Invalid("The body is not an object; none is needed here.")
+        call.known_fields(body)
 
 
 def _reply(result: Any, status: int) -> Any:
