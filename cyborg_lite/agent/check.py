@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import textwrap
 from collections.abc import Iterator
@@ -134,16 +135,18 @@ def _problems(wanted: settings.Settings, drivers: hardware.Hardware,
         disabled = bad.driver if bad.driver in drivers.drivers else None
         yield base.Problem(bad.text + (f"; {disabled} is disabled" if disabled else ""),
                            _MEND_FILE)
-    told = {bad.text for bad in wanted.files.bad}
     for slot in drivers.slots:
         if slot.file_complaint:
-            if not told & set(slot.file_complaint.split("; ")):
+            if not any(bad.text in slot.file_complaint for bad in wanted.files.bad):
                 yield base.Problem(f"{slot.file_complaint}; {slot.name} is disabled", _MEND_FILE)
         elif slot.error is not None:
             yield base.Problem(f"{slot.name} failed: {slot.error}",
                                "its devices are not offered until it works")
         if slot.driver is not None:
             yield from slot.driver.problems
+    if not rows and not os.path.isdir(wanted.sysfs_root):
+        yield base.Problem(f"[agent] sysfs_root = {wanted.sysfs_root}: there is no such directory",
+                           "name the place where sysfs is mounted, or a recorded tree")
     looked_at = [functions[address] for address in rows if address in functions]
     if looked_at and not drivers.sysfs.names("kernel/iommu_groups") and all(
             each.iommu_group is None for each in looked_at):

@@ -49,7 +49,7 @@ def read(conf: cfg.ConfigOpts,
     The provider's name is only where the conductor begins to look: it asks Placement for the
     host's name too, since a short name and a full one often differ.
     """
-    name = conf.agent.resource_provider_name or full_name() or conf.host
+    name = conf.agent.resource_provider_name or _own_name(full_name()) or conf.host
     options = {group: {option.dest: conf[group][option.dest] for option in group_options}
                for group, group_options in config.OWN_OPTIONS.items()
                if group is not None and group not in _NO_DRIVERS_GROUP}
@@ -62,7 +62,13 @@ def read(conf: cfg.ConfigOpts,
         enabled_drivers=tuple(conf.agent.enabled_drivers), sysfs_root=conf.agent.sysfs_root,
         proc_root=conf.agent.proc_root, dev_root=conf.agent.dev_root,
         state_path=conf.agent.state_path, options=options,
-        files=device_files.read(conf.agent.device_config_dir))
+        files=device_files.read(conf.agent.device_config_dir,
+                                installed.InstalledDrivers().names()))
+
+
+def _own_name(name: str) -> str | None:
+    """Return None for what every machine without a proper name of its own says."""
+    return None if name.partition(".")[0] in ("localhost", "localhost4", "localhost6") else name
 
 
 def hardware_for(settings: Settings, catalogue: installed.Catalogue | None = None, *,

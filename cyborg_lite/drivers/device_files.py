@@ -10,6 +10,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
@@ -67,8 +68,12 @@ class _Wrong(Exception):
     """A complaint with its place."""
 
 
-def read(directory: str) -> DeviceFiles:
-    """Read every `*.yaml` of the directory, in name order; one that isn't there has none."""
+def read(directory: str, drivers: Collection[str] | None = None) -> DeviceFiles:
+    """Read every `*.yaml` of the directory, in name order; one that isn't there has none.
+
+    drivers: those that are installed, where a file for another is to be refused: nobody would
+        ever read a file whose driver is misspelt.
+    """
     try:
         names = sorted(name for name in os.listdir(directory) if name.endswith(".yaml"))
     except (FileNotFoundError, NotADirectoryError):
@@ -82,7 +87,7 @@ def read(directory: str) -> DeviceFiles:
         text = ""
         try:
             text = _text(path)
-            driver, found = parse(text, path)
+            driver, found = parse(text, path, drivers)
         except _Wrong as wrong:
             bad.append(BadFile(path, _named_driver(text), str(wrong)))
         else:
@@ -138,16 +143,18 @@ def _place(entry: device_config.Entry) -> str:
 # --- one file ---------------------------------------------------------------------------------
 
 
-def parse(text: str, path: str) -> tuple[str, tuple[device_config.Entry, ...]]:
+def parse(text: str, path: str, drivers: Collection[str] | None = None,
+          ) -> tuple[str, tuple[device_config.Entry, ...]]:
     """Return the driver that the file is for, and its entries. Raises with file, line, column."""
-    return _File(path).read(text)
+    return _File(path, drivers).read(text)
 
 
 class _File:
     """One file on its way from text to entries; it knows its name for complaints."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, drivers: Collection[str] | None) -> None:
         self._path = path
+        self._drivers = drivers
 
     def read(self, text: str) -> tuple[str, tuple[device_config.Entry, ...]]:
         top = self._mapping(self._compose(text), "a device file", _TOP)
@@ -162,6 +169,9 @@ class _File:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", driver):
             self._refuse(top["driver"], "driver must be the entry point name of a driver, found "
                                         f"{driver!r}")
+        if self._drivers is not None and driver not in self._drivers:
+            self._refuse(top["driver"], f"there is no driver {driver!r}; installed are "
+                                        f"{', '.join(sorted(self._drivers)) or 'none'}")
         items = self._list(top["devices"], "devices")
         return driver, tuple(self._entry(item) for item in items)
 

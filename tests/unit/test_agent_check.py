@@ -113,6 +113,15 @@ def test_a_bad_device_file_is_a_problem_of_its_driver_alone(tmp_path: pathlib.Pa
     assert list(rows_of(result)) == ["FakeDevice"]
 
 
+def test_a_complaint_with_a_semicolon_is_one_problem(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "version: 1\ndriver: pci_driver\ndevices: [{match: {numa: 1}}]\n")
+
+    (problem,) = checked(tmp_path, files=device_files.read(str(tmp_path))).problems
+
+    assert "match has no key 'numa'; allowed are address" in problem.what
+
+
 def test_an_entry_that_means_nothing_to_its_driver_is_a_problem(tmp_path: pathlib.Path) -> None:
     (tmp_path / "a.yaml").write_text(
         "version: 1\ndriver: pci_driver\ndevices: [{match: {address: a}, vgpu_type: x}]\n")
@@ -232,6 +241,23 @@ def test_the_program_ends_with_1_for_a_problem(tmp_path: pathlib.Path) -> None:
 
     assert (done.returncode, done.stderr) == (1, "")
     assert "a.yaml: line 1, column 1: version is missing" in " ".join(done.stdout.split())
+
+
+def test_a_device_file_of_a_misspelt_driver_is_a_problem(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.yaml").write_text("version: 1\ndriver: pci_drivr\ndevices: []\n")
+
+    done = run_program(tmp_path, PCI)
+
+    assert done.returncode == 1
+    assert "a.yaml: line 2, column 9: there is no driver 'pci_drivr'" in (
+        " ".join(done.stdout.split()))
+
+
+def test_a_tree_that_is_not_there_is_a_problem(tmp_path: pathlib.Path) -> None:
+    done = run_program(tmp_path, f"sysfs_root = {tmp_path}/absent\n{PCI}")
+
+    assert done.returncode == 1
+    assert "[agent] sysfs_root = " in done.stdout
 
 
 @pytest.mark.parametrize(("text", "arguments", "reason"), [

@@ -482,7 +482,9 @@ def a_configuration(tmp_path: pathlib.Path, text: str) -> cfg.ConfigOpts:
 @pytest.mark.parametrize(("text", "full_name", "expected"), [
     ("[agent]\nresource_provider_name = rp", "full.example.org", "rp"),
     ("", "full.example.org", "full.example.org"),
-    ("", "", "node_7")])
+    ("", "", "node_7"),
+    ("", "localhost", "node_7"),
+    ("", "localhost.localdomain", "node_7")])
 def test_the_providers_name_is_the_option_else_the_full_name_else_the_host(
         text: str, full_name: str, expected: str, tmp_path: pathlib.Path) -> None:
     conf = a_configuration(tmp_path, f"[DEFAULT]\nhost = node_7\n{text}\n")

@@ -113,6 +113,15 @@ def test_a_mistake_is_told_with_its_place(text: str, complaint: str,
     assert complaint in bad.text
 
 
+def test_a_file_for_a_driver_that_is_not_installed_is_refused(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.yaml").write_text("version: 1\ndriver: pci_drivr\ndevices: []\n")
+
+    (bad,) = device_files.read(str(tmp_path), ["pci_driver", "fake_driver"]).bad
+
+    assert bad.text == (f"{tmp_path}/a.yaml: line 2, column 9: there is no driver 'pci_drivr'; "
+                        "installed are fake_driver, pci_driver")
+
+
 def test_files_count_in_name_order_and_other_files_do_not(tmp_path: pathlib.Path) -> None:
     (tmp_path / "00.yaml~").write_text("rubbish")
     files = read(tmp_path, b=one("{match: {address: '*'}, offer: whole}"),
