@@ -15,6 +15,7 @@ from oslo_config import cfg
 
 from cyborg_lite import config
 from cyborg_lite import rpc
+from cyborg_lite.cmd import config_check
 from cyborg_lite.cmd import process
 from cyborg_lite.threads import oslo_messaging
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from cyborg_lite.conductor import service
 
 LOG = logging.getLogger(__name__)
+
+AGENT = "cyborg-lite-agent"
 
 # What one program needs is imported where that program is built: an agent then holds neither
 # SQLAlchemy nor pecan in memory.
@@ -39,8 +42,7 @@ def conductor() -> None:
 
 def agent() -> None:
     """cyborg-lite-agent: the drivers of one compute host; with --check its pre-flight."""
-    program = process.Program(name="cyborg-lite-agent", build=_build_agent,
-                              cli_options=AGENT_OPTIONS)
+    program = process.Program(name=AGENT, build=_build_agent, cli_options=AGENT_OPTIONS)
     if "--check" in sys.argv[1:]:
         sys.exit(_check_host(program, sys.argv[1:]))
     process.main(program)
@@ -241,10 +243,20 @@ class Standalone:
             service.stop()
 
     def reload(self) -> None:
-        for conf in self._agent_confs:
-            conf.mutate_config_files()
+        kept = set()
+        for conf, path, agent in zip(self._agent_confs, self._conf.agent_config_file,
+                                     self._agents, strict=False):
+            try:
+                config_check.check(_agent_arguments(self._conf, path), AGENT)
+            except cfg.Error as error:
+                LOG.error("The configuration of host %s was not read again, the old one stays. "
+                          "%s: %s", agent.host, path, error)
+                kept.add(agent)
+            else:
+                conf.mutate_config_files()
         for service in self._services:
-            service.reload()
+            if service not in kept:
+                service.reload()
 
 
 def _build_standalone(conf: cfg.ConfigOpts) -> tuple[Callable[[], process.Service], int]:
@@ -264,9 +276,14 @@ def _standalone_defaults(conf: cfg.ConfigOpts) -> None:
 
 
 def _agent_conf(conf: cfg.ConfigOpts, path: str) -> cfg.ConfigOpts:
-    files = [*(conf.config_file or ()), path]
-    return config.load([f"--config-file={name}" for name in files], cfg.ConfigOpts(),
-                       program="cyborg-lite-agent")
+    arguments = _agent_arguments(conf, path)
+    config_check.check(arguments, AGENT)
+    return config.load(arguments, cfg.ConfigOpts(), program=AGENT)
+
+
+def _agent_arguments(conf: cfg.ConfigOpts, path: str) -> list[str]:
+    return [*(f"--config-file={name}" for name in conf.config_file or ()),
+            *(f"--config-dir={name}" for name in conf.config_dir or ()), f"--config-file={path}"]
 
 
 def _state_folder(wanted: pathlib.Path) -> pathlib.Path:

@@ -35,12 +35,14 @@ report_interval = {report_interval}
 class Program:
     """A program that runs, with its configuration file."""
 
-    def __init__(self, name: str, folder: pathlib.Path, **settings: str) -> None:
+    def __init__(self, name: str, folder: pathlib.Path, *arguments: str | pathlib.Path,
+                 **settings: str) -> None:
         self._folder = folder
         self.configuration = folder / "test.conf"
         self.configure(**settings)
         self.process = processes.Process(
-            name, [processes.console_script(name), "--config-file", self.configuration],
+            name, [processes.console_script(name), "--config-file", self.configuration,
+                   *arguments],
             folder / "log")
 
     def configure(self, **settings: str) -> None:
@@ -66,8 +68,8 @@ def start(tmp_path: pathlib.Path) -> Iterator[Callable[..., Program]]:
     """Start programs; they are stopped after the test."""
     started: list[Program] = []
 
-    def start_one(name: str, **settings: str) -> Program:
-        started.append(Program(name, tmp_path, **settings))
+    def start_one(name: str, *arguments: str | pathlib.Path, **settings: str) -> Program:
+        started.append(Program(name, tmp_path, *arguments, **settings))
         return started[-1]
 
     yield start_one
@@ -144,6 +146,39 @@ def test_sighup_with_a_bad_file_keeps_the_old_configuration_and_says_what_is_wro
 
     program.wait_for(r"\[agent\] report_interval 10.0 -> 4.0")
     assert get(connection, "/")[0] == 200
+
+
+def test_sighup_with_a_bad_file_of_one_agent_leaves_that_agent_alone(
+        start: Callable[..., Program], tmp_path: pathlib.Path) -> None:
+    files = [tmp_path / f"{name}.conf" for name in ("first_node", "second-node.example.org")]
+    for file in files:
+        file.write_text(f"[DEFAULT]\nhost = {file.stem}\n")
+    program = start("cyborg-lite-standalone", *(
+        word for file in files for word in ("--agent-config-file", file)))
+    program.wait_for("is ready: .* agents=first_node,second-node.example.org")
+
+    files[0].write_text("[DEFAULT]\nhost = first_node\n[fake]\nnum_devices = five\n")
+    files[1].write_text(
+        "[DEFAULT]\nhost = second-node.example.org\n[fake]\nnum_devices = 5\n")
+    program.process.signal(signal.SIGHUP)
+
+    program.wait_for(r"of host first_node was not read again, the old one stays. .*: "
+                     r"\[fake\] num_devices = five: ")
+    program.wait_for(r"\[fake\] num_devices 1 -> 5")
+    program.wait_for("host=second-node.example.org reported 5 devices")
+    assert "num_devices 1 -> five" not in program.log
+
+
+def test_an_agents_file_is_read_after_a_configuration_directory(
+        start: Callable[..., Program], tmp_path: pathlib.Path) -> None:
+    folder, own = tmp_path / "conf.d", tmp_path / "own.conf"
+    folder.mkdir()
+    (folder / "all.conf").write_text("[DEFAULT]\nhost = all\n[fake]\nnum_devices = 3\n")
+    own.write_text("[DEFAULT]\nhost = my_host\n")
+
+    program = start("cyborg-lite-standalone", "--config-dir", folder, "--agent-config-file", own)
+
+    program.wait_for("host=my_host reported 3 devices")
 
 
 def test_sigusr2_writes_a_report_and_the_program_goes_on(start: Callable[..., Program]) -> None:

@@ -89,6 +89,19 @@ def test_an_unknown_driver_stops_the_agent_with_the_names_that_exist(run: Run) -
     assert "Traceback" not in done.stderr
 
 
+def test_a_bad_option_of_one_agents_file_is_named_like_any_other(
+        run: Run, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "second.conf").write_text("[fake]\nnum_devices = five\n")
+
+    done = run("cyborg-lite-standalone", "[api]\nport = 0", "--agent-config-file",
+               tmp_path / "second.conf")
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "cyborg-lite-standalone: [fake] num_devices = five: ")
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("name", ["cyborg-lite-api", "cyborg-lite-standalone"])
 def test_noauth_does_not_listen_beyond_loopback(run: Run, name: str) -> None:
     done = run(name, "[api]\nport = 0\nhost_ip = 0.0.0.0\nauth_strategy = noauth")
