@@ -127,8 +127,12 @@ def _what_to_bind(connection: sa.Connection,
                 f"{row.instance_uuid}, host {row.hostname} and provider {row.device_rp_uuid}; "
                 f"it can be bound to {request.instance_uuid}, {request.hostname} and "
                 f"{request.device_rp_uuid} only from {', '.join(sorted(move.sources))}.")
+    # a set that exists may be repeated or tried again, but nothing joins it
+    joined = {request.instance_uuid for row, request in todo
+              if row.instance_uuid != request.instance_uuid}
     for row in rows:
-        if row.uuid not in asked and row.instance_uuid in instances:
+        wish = asked.get(row.uuid)
+        if row.instance_uuid in (joined & {wish.instance_uuid} if wish else instances):
             raise errors.AlreadyHasArqs(
                 f"Instance {row.instance_uuid} already has accelerator requests "
                 f"({row.uuid}); no more can be bound to it.")

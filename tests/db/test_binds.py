@@ -15,6 +15,7 @@ from cyborg_lite import states
 from cyborg_lite.db import arqs
 from cyborg_lite.db import binds
 from cyborg_lite.db import devices
+from cyborg_lite.db import leases
 from cyborg_lite.db import models
 from cyborg_lite.db import session
 from tests.fixtures import builders
@@ -103,6 +104,19 @@ def test_an_instance_that_has_arqs_gets_no_more(database: session.Database) -> N
 
     with pytest.raises(errors.AlreadyHasArqs, match=instance):
         start(database, builders.bind_requests(more, instance))
+
+    assert arqs.get(database, more[0].uuid, None).state == states.INITIAL
+
+
+def test_nothing_joins_the_arqs_of_an_instance_beside_a_repeated_bind(
+        database: session.Database) -> None:
+    builders.store(database, builders.a_report())
+    instance = builders.new_uuid()
+    bound = builders.bound_arqs(database, 1, instance)
+    more = builders.new_arqs(database)
+
+    with pytest.raises(errors.AlreadyHasArqs, match=instance):
+        start(database, builders.bind_requests([*bound, *more], instance))
 
     assert arqs.get(database, more[0].uuid, None).state == states.INITIAL
 
@@ -221,6 +235,17 @@ def started_with_host_work(database: session.Database, number: int = 1
     return found, outcome.tasks[builders.HOST]
 
 
+def held_by(database: session.Database, arq: messages.Arq) -> leases.Owner:
+    """The lease that an ARQ's bind has now."""
+    [row] = [row for row in databases.all_rows(database, models.arqs) if row["uuid"] == arq.uuid]
+    return leases.Owner(row["lease_owner"], row["lease_until"])  # type: ignore[arg-type]
+
+
+def finish(database: session.Database, done: list[messages.HandleResult],
+           lease: leases.Owner) -> binds.Outcome:
+    return binds.finish(database, done, lease, builders.an_owner(), None)
+
+
 def results(tasks: list[messages.HandleTask], **wrong: str) -> list[messages.HandleResult]:
     return [messages.HandleResult(handle_uuid=task.handle_uuid,
                                   error=wrong.get(f"number{number}"))
@@ -233,7 +258,7 @@ def test_host_work_comes_between_reserved_and_in_use(database: session.Database)
     assert handle_states(database)["reserved"] == 1
     assert databases.all_rows(database, models.events) == []
 
-    binds.finish(database, results(tasks), builders.an_owner(), None)
+    finish(database, results(tasks), held_by(database, arq))
 
     assert arqs.get(database, arq.uuid, None).state == states.BOUND
     assert handle_states(database)["in_use"] == 1
@@ -244,7 +269,7 @@ def test_host_work_that_fails_for_one_handle_fails_the_instance_and_cleans_all(
         database: session.Database) -> None:
     found, tasks = started_with_host_work(database, 2)
 
-    binds.finish(database, results(tasks, number1="no such type"), builders.an_owner(), None)
+    finish(database, results(tasks, number1="no such type"), held_by(database, found[0]))
 
     assert {arqs.get(database, arq.uuid, None).state for arq in found} == {states.BIND_FAILED}
     assert handle_states(database) == {"cleaning": 2, "free": 14}
@@ -254,9 +279,10 @@ def test_host_work_that_fails_for_one_handle_fails_the_instance_and_cleans_all(
 def test_an_arq_deleted_during_its_host_work_gets_no_event_and_its_handle_is_cleaned(
         database: session.Database) -> None:
     [arq], tasks = started_with_host_work(database)
+    lease = held_by(database, arq)
     arqs.delete(database, [arq.uuid], None, bound_too=True)
 
-    outcome = binds.finish(database, results(tasks), builders.an_owner(), None)
+    outcome = finish(database, results(tasks), lease)
 
     assert outcome == binds.Outcome()
     assert handle_states(database) == {"cleaning": 1, "free": 15}
@@ -287,3 +313,33 @@ def test_a_bind_older_than_the_timeout_is_named_as_too_old(database: session.Dat
         database, builders.an_owner(lease_s=300), later, 120, 100)
 
     assert (todo, too_old) == ({}, [tasks[0].handle_uuid])
+
+
+def test_a_bind_older_than_the_timeout_is_taken_from_who_still_works_on_it(
+        database: session.Database) -> None:
+    _, tasks = started_with_host_work(database)
+    now = session.now()
+    binds.take_unfinished(database, builders.an_owner(lease_s=140),
+                          now + datetime.timedelta(seconds=70), 120, 100)
+
+    _, too_old = binds.take_unfinished(database, builders.an_owner(lease_s=300),
+                                       now + datetime.timedelta(seconds=121), 120, 100)
+
+    assert too_old == [tasks[0].handle_uuid]
+
+
+@pytest.mark.parametrize("wrong", [{}, {"number0": "no such type"}])
+def test_host_work_for_an_arq_that_went_says_nothing_of_the_next_one_with_that_handle(
+        database: session.Database, wrong: dict[str, str]) -> None:
+    builders.store(database, builders.a_report(handles=1, prepares=True))
+    [first] = builders.new_arqs(database)
+    tasks = start(database, builders.bind_requests([first])).tasks[builders.HOST]
+    lease = held_by(database, first)
+    arqs.delete(database, [first.uuid], None, bound_too=True)
+    [second] = builders.new_arqs(database)
+    start(database, builders.bind_requests([second]))
+
+    outcome = finish(database, results(tasks, **wrong), lease)
+
+    assert outcome == binds.Outcome()
+    assert arqs.get(database, second.uuid, None).state == states.BIND_STARTED
