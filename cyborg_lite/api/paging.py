@@ -15,7 +15,7 @@ from cyborg_lite.api import expose
 from cyborg_lite.api import parameters
 
 PARAMETERS = {
-    "limit": parameters.Integer(), "marker": parameters.Uuid(),
+    "limit": parameters.Limit(), "marker": parameters.Uuid(),
     "sort_key": parameters.Repeated(parameters.Text()),
     "sort_dir": parameters.Repeated(parameters.OneOf("asc", "desc")),
     "sort": parameters.Several(parameters.Text()),
@@ -40,6 +40,8 @@ def _sort(given: dict[str, Any]) -> list[list[str]]:
         raise errors.Invalid("Give either sort, or sort_key with sort_dir.")
     if together:
         return [list(_pair(entry)) for entry in together]
+    if not keys and len(directions) == 1:
+        keys = ["created_at"]
     if len(directions) > len(keys):
         raise errors.Invalid(f"sort_dir is given {len(directions)} times and sort_key "
                              f"{len(keys)} times; each direction needs its key.")
@@ -63,7 +65,7 @@ def reply(call: expose.Call, name: str, entries: list[dict[str, Any]],
 
 
 def _next(call: expose.Call, marker: str) -> dict[str, str]:
-    kept = [(key, value) for key, value in parse.parse_qsl(call.query, keep_blank_values=True)
-            if key != "marker"]
+    kept = [(name, value) for name, values in parameters.query(call.query).items()
+            for value in values if name != "marker"]
     path = call.route.partition(" ")[2].lstrip("/")
     return call.link(f"{path}?{parse.urlencode([*kept, ('marker', marker)])}", "next")

@@ -110,6 +110,22 @@ class Integer(wsme_types.UserType):  # type: ignore[misc]
         return {"type": "integer", "minimum": 1, "maximum": _LARGEST_KEY}
 
 
+class Limit(wsme_types.UserType):  # type: ignore[misc]
+    """How many entries are wanted: any positive number, as the service cuts it anyway."""
+
+    basetype = str
+    name = "limit"
+
+    def frombasetype(self, value: str) -> int:
+        digits = value.lstrip("0")
+        if not digits.isascii() or not digits.isdigit():
+            raise ValueError("is not a whole number from 1 on")
+        return int(digits) if len(digits) < 10 else _LARGEST_KEY
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "integer", "minimum": 1}
+
+
 class OneOf(wsme_types.UserType):  # type: ignore[misc]
     """One of a few words."""
 

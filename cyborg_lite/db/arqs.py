@@ -104,8 +104,9 @@ def list_arqs(database: session.Database, query: messages.ArqQuery) -> list[mess
             statement = _WITH_HANDLE.where(*conditions)
         else:
             # the page first, its handles then: a join keeps MySQL from walking the index
+            visible = [] if query.project_id is None else [T.c.project_id == query.project_id]
             page = paging.paged(connection, sa.select(T.c.id).where(*conditions), ORDER,
-                                query.page).subquery()
+                                query.page, *visible).subquery()
             statement = _COLUMNS.select_from(
                 page.join(T, T.c.id == page.c.id).outerjoin(H, _SHOWN_HANDLE))
         found = connection.execute(paging.ordered(statement, ORDER, query.page))

@@ -35,10 +35,11 @@ class Order:
 
 
 def paged(connection: sa.Connection, statement: sa.Select[Any], order: Order,
-          page: messages.Page | None) -> sa.Select[Any]:
+          page: messages.Page | None, *visible: sa.ColumnElement[bool]) -> sa.Select[Any]:
     """Return the statement with order, start and limit; one more statement for a marker.
 
-    Invalid for a key, a direction or a marker that does not exist.
+    Invalid for a key, a direction or a marker that does not exist. visible: what the caller may
+    know of; a marker beyond that does not exist either.
     """
     page = page or messages.Page()
     sort = _sort(order, page)
@@ -49,7 +50,7 @@ def paged(connection: sa.Connection, statement: sa.Select[Any], order: Order,
         return statement
     before = connection.execute(
         sa.select(*(column for column, _ in sort))
-        .where(order.table.c.uuid == page.marker)).first()
+        .where(order.table.c.uuid == page.marker, *visible)).first()
     if before is None:
         raise errors.Invalid(f"marker {page.marker!r} is no entry of this list; take the uuid of "
                              "the last entry of the page before.")

@@ -321,3 +321,15 @@ def test_head_answers_as_get_does_without_a_body(send: Any) -> None:
         reply = send("HEAD", path)
         assert (reply.status, reply.content_length) == (got.status, got.content_length), path
         assert reply.body == b""
+
+
+def test_the_next_page_is_linked_with_the_query_as_it_was_given(send: Any) -> None:
+    for deployable in (1, 2):
+        send("POST", "/v2/attributes", json.dumps(
+            {"deployable_id": deployable, "key": "\u00e9", "value": "v"}).encode())
+    query = "limit=1&key=\u00e9".encode().decode("latin-1")
+
+    reply = send("GET", f"/v2/attributes?{query}", headers={
+        "OpenStack-API-Version": "accelerator 2.5"})
+
+    assert "?limit=1&key=%C3%A9&marker=" in reply.json["attributes_links"][0]["href"]
