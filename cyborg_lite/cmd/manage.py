@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import sys
 from typing import Any
@@ -33,7 +34,8 @@ def main() -> None:
         print(f"{NAME}: {error}", file=sys.stderr)
     except errors.Error as error:
         print(f"{NAME}: {error.detail}", file=sys.stderr)
-    except (db_exc.DBError, sa.exc.SQLAlchemyError, migrate.NotInstalled) as error:
+    except (db_exc.DBError, sa.exc.SQLAlchemyError, migrate.NotInstalled,
+            migrate.UnknownRevision) as error:
         print(f"{NAME}: {error}", file=sys.stderr)
     sys.exit(1)
 
@@ -77,10 +79,13 @@ def _add_commands(commands: Any) -> None:
 
 
 def _days(text: str) -> datetime.timedelta:
-    days = float(text)
-    if days <= 0:
-        raise ValueError(text)
-    return datetime.timedelta(days=days)
+    try:
+        days = datetime.timedelta(days=float(text))
+    except (ValueError, OverflowError):
+        days = datetime.timedelta()
+    if days <= datetime.timedelta():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days above 0")
+    return days
 
 
 def _upgrade(conf: cfg.ConfigOpts, database: session.Database) -> int:

@@ -11,6 +11,7 @@ import alembic.command
 import alembic.config
 import alembic.migration
 import alembic.script
+import alembic.util
 import sqlalchemy as sa
 
 VERSION_TABLE = "alembic_version"
@@ -19,6 +20,10 @@ HEAD = "head"
 
 class NotInstalled(Exception):
     """The migrations are neither beside the package nor where a wheel puts them."""
+
+
+class UnknownRevision(Exception):
+    """The migrations of this release have no revision of that name, or lead to none."""
 
 
 def scripts() -> pathlib.Path:
@@ -40,14 +45,20 @@ def upgrade(engine: sa.Engine, revision: str = HEAD) -> tuple[str | None, str | 
     """Run what is missing up to `revision`; returns the revisions before and after.
 
     Several processes may call this at one time: they wait for each other where the database has
-    locks of that kind (MariaDB, MySQL, PostgreSQL).
+    locks of that kind (MariaDB, MySQL, PostgreSQL). Raises UnknownRevision for a revision that
+    this release has not, whether it is asked for or found in the database.
     """
     configuration = _configuration()
     with engine.connect() as connection:
         with _Alone(connection):
             before = _current(connection)
             configuration.attributes["connection"] = connection
-            alembic.command.upgrade(configuration, revision)
+            try:
+                alembic.command.upgrade(configuration, revision)
+            except alembic.util.CommandError as error:
+                raise UnknownRevision(
+                    f"The schema is at {before or 'empty'} and can't be brought to {revision}: "
+                    f"{error}. This release ends with {head()}.") from error
             if connection.in_transaction():
                 connection.commit()
             after = _current(connection)

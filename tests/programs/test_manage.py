@@ -125,3 +125,25 @@ def test_a_database_that_is_away_is_said_in_one_line(tmp_path: pathlib.Path) -> 
     assert done.returncode == 1
     assert done.stderr.startswith("cyborg-lite-manage: ")
     assert "Traceback" not in done.stderr
+
+
+def test_a_revision_that_this_release_has_not_is_said_in_one_line(
+        run: Run, database: session.Database) -> None:
+    asked_for = run("manage", "db", "upgrade", "9999")
+    with database.writing() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9998'"))
+    found = run("manage", "db", "upgrade")
+
+    for done, revision in ((asked_for, "9999"), (found, "9998")):
+        assert done.returncode == 1
+        assert done.stderr.startswith("cyborg-lite-manage: The schema is at ")
+        assert revision in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "nan", "many", "1e300"])
+def test_purge_says_what_is_wrong_with_its_days(run: Run, days: str) -> None:
+    done = run("manage", "db", "purge", f"--older-than={days}")
+
+    assert done.returncode == 2
+    assert f"{days!r} is not a number of days above 0" in done.stderr
