@@ -88,7 +88,7 @@ ARQ_MOVES = _table(
 HANDLE_MOVES = _table(
     Move("reserve", frozenset({FREE}), RESERVED),
     Move("use", frozenset({RESERVED}), IN_USE),
-    Move("release", frozenset({RESERVED, IN_USE}), CLEANING),
+    Move("release", frozenset({RESERVED, IN_USE, MISSING}), CLEANING),
     Move("forget", frozenset({MISSING}), GONE),
     Move("give_back", frozenset({RESERVED, IN_USE}), FREE),
     Move("cleaned", frozenset({CLEANING}), FREE),
@@ -96,6 +96,7 @@ HANDLE_MOVES = _table(
     Move("retry_clean", frozenset({FAILED}), CLEANING),
     Move("lose", frozenset({RESERVED, IN_USE}), MISSING),
     Move("find", frozenset({MISSING}), IN_USE),
+    Move("find_reserved", frozenset({MISSING}), RESERVED),
 )
 
 

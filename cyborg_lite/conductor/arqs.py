@@ -74,37 +74,42 @@ def bind(binder: Binder, requests: list[messages.BindRequest]) -> None:
     """
     began = time.monotonic()
     request_id = auth.current_call()["request_id"]
-    outcome = binds.start(binder.database, requests, binder.owner(), request_id)
+    lease = binder.owner()
+    outcome = binds.start(binder.database, requests, lease, request_id)
     asked = {request.arq_uuid: request for request in requests}
     _log_outcome(outcome, asked, began)
     if outcome.events:
         binder.in_background(binder.deliver, outcome.events)
     for hostname, tasks in outcome.tasks.items():
-        binder.in_background(host_work, binder, hostname, tasks)
+        binder.in_background(host_work, binder, lease, hostname, tasks)
     if outcome.failed:
         raise errors.BindFailed("; ".join(
             f"accelerator request {arq}: {reason}" for arq, reason in outcome.failed.items()))
 
 
-def host_work(binder: Binder, hostname: str, tasks: list[messages.HandleTask]) -> None:
+def host_work(binder: Binder, lease: leases.Owner, hostname: str,
+              tasks: list[messages.HandleTask]) -> None:
     """Have the agent prepare reserved handles, and write what became of them.
 
     An agent that does not answer is asked again by whoever takes the bind over, until
     `bind_timeout`.
     """
     began = time.monotonic()
+    if binder.clock() > lease.lease_until:
+        return
     try:
         results = binder.agents.prepare(agent_host=hostname, tasks=tasks)
     except errors.Unavailable as error:
         LOG.warning("host=%s does not answer; %d handles wait for their preparation: %s",
                     hostname, len(tasks), error.detail)
         return
-    finish(binder, results, began)
+    finish(binder, lease, results, began)
 
 
-def finish(binder: Binder, results: list[messages.HandleResult], began: float) -> None:
+def finish(binder: Binder, lease: leases.Owner, results: list[messages.HandleResult],
+           began: float) -> None:
     """Write the outcome of host work, tell Nova, and have cleaned what failed."""
-    outcome = binds.finish(binder.database, results, binder.owner(),
+    outcome = binds.finish(binder.database, results, lease, binder.owner(),
                            auth.current_call()["request_id"])
     _log_outcome(outcome, {}, began)
     if outcome.failed:

@@ -17,6 +17,7 @@ from cyborg_lite.conductor import arqs
 from cyborg_lite.db import arqs as arq_rows
 from cyborg_lite.db import binds
 from cyborg_lite.db import handles
+from cyborg_lite.db import leases
 
 LOG = logging.getLogger(__name__)
 
@@ -25,28 +26,32 @@ BATCH = 100
 
 def finish_binds(binder: arqs.Binder, bind_timeout_s: float) -> int:
     """Repeat the host work of binds that nobody works on; fail those that took too long."""
+    lease = binder.owner()
     tasks, too_old = binds.take_unfinished(
-        binder.database, binder.owner(), binder.clock(), bind_timeout_s, BATCH)
+        binder.database, lease, binder.clock(), bind_timeout_s, BATCH)
     if too_old:
-        arqs.finish(binder, [messages.HandleResult(
+        arqs.finish(binder, lease, [messages.HandleResult(
             handle_uuid=handle, error=f"The host did not finish within {bind_timeout_s:g} s.")
             for handle in too_old], time.monotonic())
     for hostname, host_tasks in tasks.items():
         LOG.info("host=%s %d unfinished binds taken over", hostname, len(host_tasks))
-        binder.in_background(arqs.host_work, binder, hostname, host_tasks)
+        binder.in_background(arqs.host_work, binder, lease, hostname, host_tasks)
     return len(too_old) + sum(map(len, tasks.values()))
 
 
 def clean_handles(binder: arqs.Binder) -> int:
     """Have agents clean the handles that wait for it; a silent agent is asked again later."""
-    tasks = handles.take_to_clean(binder.database, binder.owner(), binder.clock(), BATCH)
+    lease = binder.owner()
+    tasks = handles.take_to_clean(binder.database, lease, binder.clock(), BATCH)
     for hostname, host_tasks in tasks.items():
-        binder.in_background(_clean_on_host, binder, hostname, host_tasks)
+        binder.in_background(_clean_on_host, binder, lease, hostname, host_tasks)
     return sum(map(len, tasks.values()))
 
 
-def _clean_on_host(binder: arqs.Binder, hostname: str,
+def _clean_on_host(binder: arqs.Binder, lease: leases.Owner, hostname: str,
                    tasks: list[messages.HandleTask]) -> None:
+    if binder.clock() > lease.lease_until:
+        return  # it waited for a thread so long that it is somebody else's
     try:
         results = binder.agents.clean(agent_host=hostname, tasks=tasks)
     except errors.Unavailable as error:
@@ -57,7 +62,7 @@ def _clean_on_host(binder: arqs.Binder, hostname: str,
         if result.error:
             LOG.error("handle=%s host=%s could not be cleaned and is not given out again: %s",
                       result.handle_uuid, hostname, result.error)
-    handles.finish_clean(binder.database, hostname, results)
+    handles.finish_clean(binder.database, hostname, results, lease)
     binder.wake_sync()
 
 

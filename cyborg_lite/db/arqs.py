@@ -243,8 +243,9 @@ def _drop_events(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> None
 def release_handles(connection: sa.Connection, arq_uuids: Sequence[str]) -> bool:
     """Take from ARQs what they hold, whatever the host does; returns whether any needs cleaning.
 
-    A handle without a clean step is free at once. One that the host reports no more is forgotten,
-    and the host is asked for a full report so that what remains of its device goes too.
+    A handle without a clean step is free at once, or forgotten when the host reports it no more:
+    then the host is asked for a full report so that what remains of its device goes too. One with
+    a clean step waits for it in either case: what is away now may come back with the data on it.
     """
     if not arq_uuids:
         return False
@@ -260,17 +261,17 @@ def release_handles(connection: sa.Connection, arq_uuids: Sequence[str]) -> bool
         sa.select(H.c.id, H.c.state, cleans, hostname).where(H.c.arq_uuid.in_(arq_uuids))
         .order_by(H.c.id).with_for_update()).all()
     release, give_back = states.handle_move("release"), states.handle_move("give_back")
-    kept = [row for row in held if states.allows(release, row.state)]
-    lost = [row for row in held if states.allows(states.handle_move("forget"), row.state)]
+    kept = [row for row in held
+            if states.allows(release if row.cleans else give_back, row.state)]
+    lost = [row for row in held
+            if not row.cleans and states.allows(states.handle_move("forget"), row.state)]
     session.bulk_update(connection, H, "id", [
         {"id": row.id, "state": (release if row.cleans else give_back).target,
          "arq_uuid": None, "updated_at": session.now(), "lease_owner": None, "lease_until": None}
         for row in kept])
     if lost:
         connection.execute(sa.delete(H).where(H.c.id.in_([row.id for row in lost])))
-        connection.execute(
-            sa.update(models.hosts).values(digest=None)
-            .where(models.hosts.c.name.in_({row.hostname for row in lost})))
+        services.ask_for_report(connection, {row.hostname for row in lost})
     to_clean = [row for row in kept if row.cleans]
     if to_clean or lost:
         services.mark_hosts_changed(connection, {row.hostname for row in [*to_clean, *lost]})

@@ -289,10 +289,12 @@ def _event_rows(instances: Mapping[str, str], failed: Mapping[str, str], owner: 
 
 @session.retrying
 def finish(database: session.Database, results: Sequence[messages.HandleResult],
-           owner: leases.Owner, request_id: str | None) -> Outcome:
+           lease: leases.Owner, owner: leases.Owner, request_id: str | None) -> Outcome:
     """Write what the host made of reserved handles: Bound, or BindFailed for the whole instance.
 
-    A handle whose ARQ went meanwhile is left alone: it waits in `cleaning` already.
+    lease: under which the work was begun; owner: who tells Nova. A bind that somebody took over
+    meanwhile is his. A handle whose ARQ went is left alone, also when another ARQ has it by now:
+    this result is not that one's.
     """
     reasons = {result.handle_uuid: result.error for result in results}
     with database.writing() as connection:
@@ -300,7 +302,7 @@ def finish(database: session.Database, results: Sequence[messages.HandleResult],
             sa.select(T.c.id, T.c.uuid, T.c.instance_uuid, H.c.id.label("handle_id"),
                       H.c.uuid.label("handle_uuid"), H.c.state.label("handle_state"))
             .join_from(H, T, T.c.uuid == H.c.arq_uuid)
-            .where(H.c.uuid.in_(reasons), T.c.state == states.BIND_STARTED)
+            .where(H.c.uuid.in_(reasons), T.c.state == states.BIND_STARTED, leases.held(T, lease))
             .order_by(T.c.id).with_for_update()).all()
         failed = {row.uuid: reason for row in rows if (reason := _why_failed(row, reasons))}
         bad_instances = {row.instance_uuid: failed[row.uuid] for row in rows
@@ -333,13 +335,16 @@ def _why_failed(row: sa.Row[Any], reasons: Mapping[str, str | None]) -> str | No
 def take_unfinished(database: session.Database, owner: leases.Owner, moment: datetime.datetime,
                     bind_timeout_s: float, at_most: int,
                     ) -> tuple[dict[str, list[messages.HandleTask]], list[str]]:
-    """Take over binds whose conductor's lease has run out.
+    """Take over binds whose conductor's lease has run out, or that took too long.
 
     Returns (tasks by host to do again, handles whose bind is older than `bind_timeout_s`).
     """
+    too_old = moment - datetime.timedelta(seconds=bind_timeout_s)
     with database.writing() as connection:
         ids = connection.scalars(
-            sa.select(T.c.id).where(T.c.state == states.BIND_STARTED, T.c.lease_until < moment)
+            sa.select(T.c.id)
+            .where(T.c.state == states.BIND_STARTED,
+                   sa.or_(T.c.lease_until < moment, T.c.updated_at < too_old))
             .order_by(T.c.id).limit(at_most)
             .with_for_update(skip_locked=database.skips_locked)).all()
         if not ids:
@@ -350,6 +355,5 @@ def take_unfinished(database: session.Database, owner: leases.Owner, moment: dat
         rows = connection.execute(
             handles.task_columns(T.c.updated_at, T.c.instance_uuid)
             .join(T, T.c.uuid == H.c.arq_uuid).where(T.c.id.in_(ids)).order_by(T.c.id)).all()
-    too_old = moment - datetime.timedelta(seconds=bind_timeout_s)
     return (handles.tasks_by_host([row for row in rows if row.updated_at >= too_old]),
             [row.uuid for row in rows if row.updated_at < too_old])

@@ -92,6 +92,9 @@ def set_status(database: session.Database, device_uuid: str, status: str,
         connection.execute(sa.update(V).where(V.c.id == row.id)
                            .values(updated_at=moment, **values))
         services.mark_hosts_changed(connection, {row.hostname})
+        if status == ENABLED:
+            # it was kept although it may be gone: a full report tells
+            services.ask_for_report(connection, {row.hostname})
         return True
 
 

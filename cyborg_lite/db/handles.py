@@ -82,13 +82,17 @@ def take_to_clean(database: session.Database, owner: leases.Owner, moment: datet
 
 @session.retrying
 def finish_clean(database: session.Database, hostname: str,
-                 results: Sequence[messages.HandleResult]) -> int:
-    """Write what became of clean steps: `free`, or `failed` with the reason. Returns how many."""
+                 results: Sequence[messages.HandleResult], lease: leases.Owner) -> int:
+    """Write what became of clean steps: `free`, or `failed` with the reason. Returns how many.
+
+    lease: under which they were begun. A handle that was taken to be cleaned again since is left
+    alone: another server may have had it between.
+    """
     reasons = {result.handle_uuid: result.error for result in results}
     with database.writing() as connection:
         rows = connection.execute(
             sa.select(H.c.id, H.c.uuid)
-            .where(H.c.uuid.in_(reasons), H.c.state == states.CLEANING)
+            .where(H.c.uuid.in_(reasons), H.c.state == states.CLEANING, leases.held(H, lease))
             .order_by(H.c.id).with_for_update()).all()
         session.bulk_update(connection, H, "id", [
             {"id": row.id, "state_reason": reasons[row.uuid], "updated_at": session.now(),
@@ -96,4 +100,7 @@ def finish_clean(database: session.Database, hostname: str,
              "state": states.FAILED if reasons[row.uuid] else states.FREE} for row in rows])
         if rows:
             services.mark_hosts_changed(connection, {hostname})
+        if any(reasons[row.uuid] is None for row in rows):
+            # what went from the host during its cleaning may go now: a full report tells
+            services.ask_for_report(connection, {hostname})
     return len(rows)

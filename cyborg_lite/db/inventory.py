@@ -26,6 +26,7 @@ V = models.devices
 D = models.deployables
 H = models.attach_handles
 A = models.attributes
+T = models.arqs
 
 ENABLED = "enabled"
 OPERATOR = "operator"
@@ -104,7 +105,7 @@ def is_current(database: session.Database, beat: messages.Heartbeat,
 
 
 class HandleTaken(Exception):
-    """A handle that was to go was given to an ARQ meanwhile: look again."""
+    """A handle went to an ARQ, or came from one, between look and write: look again."""
 
 
 @session.retrying
@@ -162,8 +163,12 @@ def _apply(connection: sa.Connection, host: str, changes: Changes) -> None:
             for row in changes.deployables.new])
     _change(connection, D, changes.deployables.changed)
     _change(connection, H, changes.changed_handles)
-    _set_state(connection, changes.lost_handles, "lose")
-    _set_state(connection, changes.found_handles, "find")
+    _set_state(connection, changes.lost_handles, "lose", states.handle_move("lose").target)
+    # a missing handle's ARQ does not move on while it has the handle
+    _set_state(connection, changes.found_handles, "find", sa.case(
+        (H.c.arq_uuid.in_(sa.select(T.c.uuid).where(T.c.uuid == H.c.arq_uuid,
+                                                    T.c.state == states.BIND_STARTED)),
+         states.handle_move("find_reserved").target), else_=states.handle_move("find").target))
     new_parts = [*changes.new_handles, *changes.new_attributes]
     ids = _ids(connection, D, new_parts) if new_parts else {}
     for table, rows, constant in ((H, changes.new_handles, {}),
@@ -192,12 +197,15 @@ def _change(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any
     session.bulk_update(connection, table, "id", [{**row, "updated_at": moment} for row in rows])
 
 
-def _set_state(connection: sa.Connection, ids: list[int], event: str) -> None:
+def _set_state(connection: sa.Connection, ids: list[int], event: str,
+               target: str | sa.ColumnElement[str]) -> None:
     move = states.handle_move(event)
     if ids:
-        connection.execute(
+        moved = connection.execute(
             sa.update(H).where(H.c.id.in_(ids), H.c.state.in_(move.sources))
-            .values(state=move.target, updated_at=session.now()))
+            .values(state=target, updated_at=session.now()))
+        if moved.rowcount != len(ids):
+            raise HandleTaken
 
 
 def _ids(connection: sa.Connection, table: sa.Table,

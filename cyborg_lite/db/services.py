@@ -78,6 +78,12 @@ def mark_hosts_changed(connection: sa.Connection, hostnames: Collection[str]) ->
             .values(generation=S.c.generation + 1, sync_due_at=session.now()))
 
 
+def ask_for_report(connection: sa.Connection, hostnames: Collection[str]) -> None:
+    """Have the next heartbeat of these hosts answered by asking for everything they have."""
+    connection.execute(
+        sa.update(S).where(S.c.name.in_(sorted(hostnames))).values(digest=None))
+
+
 @session.retrying
 def take_due_host(database: session.Database, owner: leases.Owner,
                   moment: datetime.datetime) -> DirtyHost | None:

@@ -15,6 +15,7 @@ from cyborg_lite.db import arqs
 from cyborg_lite.db import device_profiles
 from cyborg_lite.db import devices
 from cyborg_lite.db import handles
+from cyborg_lite.db import inventory
 from cyborg_lite.db import models
 from cyborg_lite.db import session
 from tests.fixtures import builders
@@ -180,17 +181,62 @@ def test_each_handle_is_cleaned_by_one_conductor_until_its_lease_ends(
 def test_a_handle_is_free_after_its_clean_step_and_failed_when_that_fails(
         database: session.Database) -> None:
     handles_to_clean(database, 2)
-    one, two = handles.take_to_clean(
-        database, builders.an_owner(), session.now(), 100)[builders.HOST]
+    lease = builders.an_owner()
+    one, two = handles.take_to_clean(database, lease, session.now(), 100)[builders.HOST]
 
     handles.finish_clean(database, builders.HOST, [
         messages.HandleResult(handle_uuid=one.handle_uuid),
-        messages.HandleResult(handle_uuid=two.handle_uuid, error="the disk refuses")])
+        messages.HandleResult(handle_uuid=two.handle_uuid, error="the disk refuses")], lease)
 
     assert handle_states(database) == [states.FAILED]
     failed = [row for row in databases.all_rows(database, models.attach_handles)
               if row["state"] == states.FAILED]
     assert [row["state_reason"] for row in failed] == ["the disk refuses"]
+
+
+def test_a_clean_step_that_ends_after_others_took_the_handle_frees_nothing(
+        database: session.Database) -> None:
+    handles_to_clean(database, 1)
+    slow, quick = builders.an_owner(), builders.an_owner(lease_s=600)
+    handles.take_to_clean(database, slow, session.now(), 100)
+    [task] = handles.take_to_clean(database, quick, slow.lease_until + datetime.timedelta(
+        seconds=1), 100)[builders.HOST]
+    done = [messages.HandleResult(handle_uuid=task.handle_uuid)]
+
+    assert handles.finish_clean(database, builders.HOST, done, slow) == 0
+    assert states.FREE not in handle_states(database)
+    assert handles.finish_clean(database, builders.HOST, done, quick) == 1
+
+
+def test_a_handle_that_went_during_its_cleaning_is_asked_for_and_goes(
+        database: session.Database) -> None:
+    handles_to_clean(database, 1)
+    builders.store(database, builders.a_report(0, digest="without"))
+    lease = builders.an_owner()
+    [task] = handles.take_to_clean(database, lease, session.now(), 100)[builders.HOST]
+
+    handles.finish_clean(
+        database, builders.HOST, [messages.HandleResult(handle_uuid=task.handle_uuid)], lease)
+
+    beat = messages.Heartbeat(host=builders.HOST, resource_provider_name=builders.HOST,
+                              digest="without")
+    assert not inventory.is_current(database, beat, session.now())
+    builders.store(database, builders.a_report(0, digest="without"))
+    assert devices.list_devices(database, messages.DeviceQuery()) == []
+
+
+def test_a_disabled_device_that_went_is_asked_for_once_it_is_enabled(
+        database: session.Database) -> None:
+    builders.store(database, builders.a_report())
+    [device] = devices.list_devices(database, messages.DeviceQuery())
+    devices.set_status(database, device.uuid, "maintaining")
+    builders.store(database, builders.a_report(0, digest="without"))
+
+    devices.set_status(database, device.uuid, "enabled")
+
+    beat = messages.Heartbeat(host=builders.HOST, resource_provider_name=builders.HOST,
+                              digest="without")
+    assert not inventory.is_current(database, beat, session.now())
 
 
 def test_conductors_that_look_at_once_take_different_handles(

@@ -13,7 +13,9 @@ import sqlalchemy as sa
 from cyborg_lite import messages
 from cyborg_lite import states
 from cyborg_lite.conductor import inventory as conductor_inventory
+from cyborg_lite.conductor import inventory_diff
 from cyborg_lite.db import arqs
+from cyborg_lite.db import binds
 from cyborg_lite.db import devices
 from cyborg_lite.db import inventory
 from cyborg_lite.db import models
@@ -170,6 +172,55 @@ def test_releasing_a_missing_handle_forgets_it_and_asks_the_host_for_a_report(
     assert not inventory.is_current(database, beat(), session.now())
     builders.store(database, builders.a_report(0, digest="same"))
     assert rows(database, models.devices) == []
+
+
+def test_a_missing_handle_with_a_clean_step_is_cleaned_before_anybody_gets_it(
+        database: session.Database) -> None:
+    builders.store(database, builders.a_report(handles=1, cleans=True))
+    [arq] = builders.bound_arqs(database)
+    builders.store(database, builders.a_report(0))
+
+    arqs.delete(database, [arq.uuid], None, bound_too=True)
+    builders.store(database, builders.a_report(handles=1, cleans=True))
+
+    assert [row["state"] for row in rows(database, models.attach_handles)] == ["cleaning"]
+
+
+def test_a_handle_that_vanishes_and_returns_during_host_work_is_still_reserved(
+        database: session.Database) -> None:
+    report = builders.a_report(handles=1, prepares=True)
+    builders.store(database, report)
+    lease = builders.an_owner()
+    found = builders.new_arqs(database)
+    outcome = binds.start(database, builders.bind_requests(found), lease, None)
+    builders.store(database, builders.a_report(0))
+
+    builders.store(database, report)
+
+    assert [row["state"] for row in rows(database, models.attach_handles)] == ["reserved"]
+    [task] = outcome.tasks[builders.HOST]
+    assert binds.finish(database, [messages.HandleResult(handle_uuid=task.handle_uuid)], lease,
+                        builders.an_owner(), None).bound == [found[0].uuid]
+
+
+def test_a_handle_given_back_while_a_report_without_it_is_stored_goes(
+        server_database: session.Database) -> None:
+    builders.store(server_database, builders.a_report(handles=1))
+    [arq] = builders.bound_arqs(server_database)
+    looks = []
+
+    def given_back_after_the_first_look(
+            known: inventory.KnownHost, report: messages.HostReport) -> inventory.Changes:
+        changes = inventory_diff.diff(known, report)
+        if not looks:
+            arqs.delete(server_database, [arq.uuid], None, bound_too=True)
+        looks.append(changes)
+        return changes
+
+    inventory.store(server_database, builders.a_report(0), given_back_after_the_first_look)
+
+    assert len(looks) == 2
+    assert rows(server_database, models.attach_handles) == []
 
 
 @pytest.mark.parametrize("held", [True, False])

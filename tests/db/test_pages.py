@@ -246,10 +246,10 @@ def test_failed_handles_are_cleaned_again_when_asked(database: session.Database)
     [device] = devices.list_devices(database, messages.DeviceQuery())
     [arq] = builders.bound_arqs(database)
     arqs.delete(database, [arq.uuid], None, bound_too=True)
-    [task] = handles.take_to_clean(database, builders.an_owner(), session.now(),
-                                   10)[builders.HOST]
+    lease = builders.an_owner()
+    [task] = handles.take_to_clean(database, lease, session.now(), 10)[builders.HOST]
     handles.finish_clean(database, builders.HOST, [
-        messages.HandleResult(handle_uuid=task.handle_uuid, error="no")])
+        messages.HandleResult(handle_uuid=task.handle_uuid, error="no")], lease)
 
     number = device_detail.clean_again(database, device.uuid)
 
