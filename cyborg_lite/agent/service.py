@@ -216,15 +216,18 @@ class Agent:
     # --- beats --------------------------------------------------------------------------------
 
     def _beat_if_due(self) -> float:
-        if self._clock() >= self._beat_at:
-            self._beat(self._known())
+        with self._state:
+            now = self._clock()
+            if now < self._beat_at:
+                return self._beat_at - now
+            # before looking at what is known: a change that is found from here on sets it anew
+            self._beat_at = now + self.settings.report_interval_s
+            found = self._known()
+        self._beat(found)
         return max(0.0, self._beat_at - self._clock())
 
     def _beat(self, found: hardware.Discovery) -> None:
         """Tell the conductor the digest, and all the rest if it doesn't know that one."""
-        with self._state:
-            # a change that is found from here on sets it anew
-            self._beat_at = self._clock() + self.settings.report_interval_s
         try:
             reply = self._conductor.heartbeat(messages.Heartbeat(
                 host=self.settings.host, digest=found.digest,
