@@ -91,11 +91,16 @@ class PlacementSync:
             host = services.take_due_host(self._database, self._owner(), self._clock())
             if host is None:
                 break
+            trouble: errors.Error | None = None
             try:
                 done += self._sync_under_lease(host)
-            except keystone.Away as error:
-                self._put_off(host, error)
-                break
+            except errors.Error as error:
+                trouble = error
+            # not in the handler, where oslo.log would add the same text again
+            if trouble is not None:
+                self._put_off(host, trouble)
+                if isinstance(trouble, keystone.Away):
+                    break
         return done
 
     def _owner(self) -> leases.Owner:
@@ -105,13 +110,8 @@ class PlacementSync:
     def _sync_under_lease(self, host: services.DirtyHost) -> bool:
         try:
             settled = self.sync_host(host)
-        except keystone.Away:
-            raise
         except LeaseLost:
             LOG.info("host=%s another conductor took the Placement sync over", host.name)
-            return False
-        except errors.Error as error:
-            self._put_off(host, error)
             return False
         interval = self._settings.placement_sync_interval
         self._finish(host, min(interval, BACKOFF_S) if not settled else interval, done=True)
@@ -126,7 +126,7 @@ class PlacementSync:
         whose = EVERY_HOST if isinstance(error, keystone.Away) else host.name
         level = (logging.DEBUG if not self._is_news(whose, type(error).__name__) else
                  logging.INFO if isinstance(error, NotYet) else logging.WARNING)
-        LOG.log(level, "host=%s is not in order in Placement: %s It is tried again until it is.",
+        LOG.log(level, "host=%s is not in order in Placement and is tried again: %s",
                 host.name, error.detail)
         self._finish(host, pause_s, done=False)
 

@@ -7,6 +7,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import datetime
+import io
 import logging
 import pathlib
 import threading
@@ -15,6 +16,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from oslo_config import cfg
+from oslo_log import formatters
+from oslo_log import log
 
 from cyborg_lite.conductor import placement_sync
 from cyborg_lite.db import devices
@@ -706,6 +710,25 @@ def test_an_outage_leaves_hosts_dirty_and_is_survived(
     assert not world.is_dirty("node2")
     for host in ("node1", "node2"):
         assert world.placement.provider(builders.rp_uuid("Fake1", host)) is not None
+
+
+def test_the_log_says_once_what_the_trouble_is(world: World) -> None:
+    conf = cfg.ConfigOpts()
+    log.register_options(conf)
+    conf([])
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(formatters.ContextFormatter(config=conf))
+    world.report(2)
+
+    placement_sync.LOG.addHandler(handler)
+    try:
+        with world.placement.refusing_connections():
+            world.sync.run_once()
+    finally:
+        placement_sync.LOG.removeHandler(handler)
+
+    assert written.getvalue().count("Placement gave no answer") == 1
 
 
 def test_an_outage_in_the_middle_is_gone_on_with_from_there(world: World) -> None:
