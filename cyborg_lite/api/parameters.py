@@ -24,8 +24,8 @@ MAX_DEPTH = 32
 MAX_NAMES = 1000
 """Entries of one comma-separated parameter."""
 
-MAX_PARAMETERS = 100
-"""Query parameters of one request."""
+MAX_PARAMETERS = MAX_NAMES + 100
+"""Query parameters of one request: the entries of a list may come one by one."""
 
 _TOO_DEEP = f"The body is nested deeper than {MAX_DEPTH} levels."
 _LARGEST_INTEGER = 2**63 - 1

@@ -333,3 +333,13 @@ def test_the_next_page_is_linked_with_the_query_as_it_was_given(send: Any) -> No
         "OpenStack-API-Version": "accelerator 2.5"})
 
     assert "?limit=1&key=%C3%A9&marker=" in reply.json["attributes_links"][0]["href"]
+
+
+@pytest.mark.parametrize("joined", [",", "&instance="])
+def test_two_hundred_instances_and_more_can_be_asked_for_at_once(send: Any, joined: str) -> None:
+    instances = joined.join(f"00000000-0000-4000-8000-{number:012}" for number in range(250))
+
+    reply = send("GET", f"/v2/accelerator_requests?instance={instances}", headers={
+        "OpenStack-API-Version": "accelerator 2.5"})
+
+    assert (reply.status_int, reply.json["arqs"]) == (200, [])
