@@ -216,7 +216,8 @@ def _components() -> Json:
         "parameters": {
             "version": {
                 "name": microversions.HEADER, "in": "header", "required": False,
-                "description": "The microversion that the client speaks.",
+                "description": "The microversion that the client speaks; none, or that of another "
+                               "service alone, is as the default.",
                 "schema": {"type": "string", "enum": versions, "default": versions[0]}},
             "if_match": {
                 "name": "If-Match", "in": "header", "required": False,
