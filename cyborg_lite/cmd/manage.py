@@ -30,7 +30,7 @@ def main() -> None:
     """Run one command; exit status 0 when all is well, 1 when not, 2 for wrong arguments."""
     try:
         sys.exit(_run(sys.argv[1:]))
-    except process.CannotStart as error:
+    except (process.CannotStart, cfg.Error) as error:
         print(f"{NAME}: {error}", file=sys.stderr)
     except errors.Error as error:
         print(f"{NAME}: {error.detail}", file=sys.stderr)

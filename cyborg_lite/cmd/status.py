@@ -40,7 +40,8 @@ class Checks(upgradecheck.UpgradeCommands):
         try:
             engine = session.from_conf(cfg.CONF, lambda: None).engine
             found, wanted = migrate.version(engine), migrate.head()
-        except (db_exc.DBError, sa.exc.SQLAlchemyError, migrate.NotInstalled) as error:
+        except (cfg.Error, db_exc.DBError, sa.exc.SQLAlchemyError,
+                migrate.NotInstalled) as error:
             return upgradecheck.Result(FAILURE, str(error))
         if found == wanted:
             return upgradecheck.Result(SUCCESS, f"revision {found}")

@@ -92,7 +92,10 @@ class Database:
 
 
 def from_conf(conf: cfg.ConfigOpts, check_before_commit: Callable[[], None]) -> Database:
-    """Return the database of `[database] connection`, with oslo.db's options."""
+    """Return the database of `[database] connection`, with oslo.db's options.
+
+    Raises cfg.Error when the option's value leads to no kind of database that is installed.
+    """
     database = conf.database
     options: dict[str, Any] = {
         "mysql_sql_mode": database.mysql_sql_mode,
@@ -102,7 +105,14 @@ def from_conf(conf: cfg.ConfigOpts, check_before_commit: Callable[[], None]) -> 
     if not database.connection.startswith("sqlite"):
         options |= {"max_pool_size": database.max_pool_size,
                     "max_overflow": database.max_overflow, "pool_timeout": database.pool_timeout}
-    return Database(database.connection, check_before_commit=check_before_commit, **options)
+    try:
+        return Database(database.connection, check_before_commit=check_before_commit, **options)
+    except sa.exc.ArgumentError as error:
+        raise cfg.Error(f"[database] connection: {error}; it must look like "
+                        "mysql+pymysql://USER:PASSWORD@HOST/cyborg_lite") from error
+    except ImportError as error:
+        raise cfg.Error(f"[database] connection: {error}; PyMySQL comes with the extra mysql, "
+                        "psycopg2 with postgresql: pip install cyborg-lite[mysql]") from error
 
 
 def _read_committed(engine: sa.Engine) -> None:

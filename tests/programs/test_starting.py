@@ -132,6 +132,27 @@ def test_a_configuration_file_that_does_not_exist_is_said_in_one_line() -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(("url", "reason"), [
+    ("bogus:geheim", "Could not parse SQLAlchemy URL"),
+    ("postgres://me:geheim@127.0.0.1/x", "sqlalchemy.dialects:postgres"),
+    ("oracle+oracledb://me:geheim@127.0.0.1/x", "No module named 'oracledb'")])
+@pytest.mark.parametrize(("name", "arguments"), [
+    ("cyborg-lite-conductor", ()), ("cyborg-lite-manage", ("db", "version"))])
+def test_a_database_url_that_leads_nowhere_is_said_without_its_password(
+        name: str, arguments: tuple[str, ...], url: str, reason: str,
+        tmp_path: pathlib.Path) -> None:
+    (tmp_path / "test.conf").write_text(f"[database]\nconnection = {url}\n")
+
+    done = processes.run([processes.console_script(name), "--config-file", tmp_path / "test.conf",
+                          *arguments], within_s=PATIENCE_S)
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"{name}: [database] connection: ")
+    assert reason in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert "geheim" not in done.stderr
+
+
 def test_a_conductor_without_a_database_says_which_option_is_missing() -> None:
     done = processes.run(
         [processes.console_script("cyborg-lite-conductor"), "--config-file", "/dev/null"],
