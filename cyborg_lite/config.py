@@ -270,10 +270,21 @@ def version() -> str:
         return "0"
 
 
+_WHERE_TO_LOG = ("log_config_append", "log_dir", "log_file")
+
+
 def set_up_logging(conf: cfg.ConfigOpts) -> None:
-    """Start oslo.log; Python warnings go to the log too."""
+    """Start oslo.log; Python warnings go to the log too.
+
+    Raises cfg.Error, naming the option, when the log can't be written where it should be.
+    """
     logging.captureWarnings(True)
-    log.setup(conf, PROJECT)
+    try:
+        log.setup(conf, PROJECT)
+    except (OSError, log.LogConfigError) as error:
+        given = ", ".join(f"{name} = {conf[name]}" for name in _WHERE_TO_LOG if conf[name])
+        raise cfg.Error(f"[DEFAULT] {given}: {error}. This user has to be able to write the log "
+                        "and to read its configuration.") from error
 
 
 def list_options() -> Iterable[tuple[str | None, list[Any]]]:

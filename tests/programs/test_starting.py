@@ -102,6 +102,19 @@ def test_a_bad_option_of_one_agents_file_is_named_like_any_other(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(("name", "arguments"), [
+    ("cyborg-lite-agent", ()), ("cyborg-lite-manage", ("db", "version"))])
+def test_a_log_that_cannot_be_written_is_said_in_one_line(
+        run: Run, tmp_path: pathlib.Path, name: str, arguments: tuple[str, ...]) -> None:
+    path = tmp_path / "no-such-folder" / "agent.log"
+
+    done = run(name, f"[DEFAULT]\nlog_file = {path}", *arguments)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{name}: [DEFAULT] log_file = {path}: ")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", ["cyborg-lite-api", "cyborg-lite-standalone"])
 def test_noauth_does_not_listen_beyond_loopback(run: Run, name: str) -> None:
     done = run(name, "[api]\nport = 0\nhost_ip = 0.0.0.0\nauth_strategy = noauth")
