@@ -84,7 +84,7 @@ class ListAttributes(commands.Lister):
 class CreateAttribute(commands.ShowOne):
     """Add an attribute to a deployable; a key that begins with trait becomes a trait."""
 
-    example = "node7_FakeDevice trait1 CUSTOM_RACK_12"
+    example = "node7_FakeDevice trait_rack CUSTOM_RACK_12"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -106,9 +106,12 @@ def create(api: client.Client, number: str, key: str, value: str) -> dict[str, A
 
 
 class SetAttribute(commands.Command):
-    """Set attributes of a deployable: those that are there get the value, others are added."""
+    """Set attributes of a deployable: those that are there get the value, others are added.
 
-    example = "node7_FakeDevice room=north trait1=CUSTOM_RACK_12"
+    Those that its agent reports, such as trait0, stay as they are.
+    """
+
+    example = "node7_FakeDevice room=north trait_rack=CUSTOM_RACK_12"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -155,7 +158,7 @@ def _put_back(api: client.Client, number: str, present: dict[str, Any],
 class UnsetAttribute(commands.Command):
     """Remove attributes from a deployable; those that an agent reports stay."""
 
-    example = "node7_FakeDevice room trait1"
+    example = "node7_FakeDevice room trait_rack"
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)

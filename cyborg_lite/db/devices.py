@@ -231,7 +231,8 @@ def delete_attribute(database: session.Database, attribute_uuid: str) -> None:
             raise _no_attribute(attribute_uuid)
         if row.origin == AGENT:
             raise errors.Conflict(f"Attribute {attribute_uuid} ({row.key}) is reported by the "
-                                  "host's agent; change the agent's configuration instead.")
+                                  "host's agent. Use another key, or change the agent's "
+                                  "configuration.")
         hostname = _host_of(connection, row.deployable_id)
         connection.execute(sa.delete(A).where(A.c.id == row.id))
         if hostname is not None:
