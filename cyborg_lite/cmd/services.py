@@ -234,8 +234,10 @@ class Standalone:
         for service in self._services:
             service.start()
         host, port = self._listener.getsockname()[:2]
+        # a URL shows *** where its password stands
+        database = self._conductor.database.engine.url.render_as_string()
         print(f"cyborg-lite-standalone is ready: http://{f'[{host}]' if ':' in host else host}"
-              f":{port} database={self._conf.database.connection} agents="
+              f":{port} database={database} agents="
               f"{','.join(each.host for each in self._agents)}", flush=True)
 
     def stop(self) -> None:

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from collections.abc import Iterator
 
 import pytest
+import sqlalchemy as sa
 
 from tests.fixtures import processes
+from tests.fixtures import servers
 
 PATIENCE_S = 60
 RSS_LIMIT_MIB = 130
@@ -26,7 +28,7 @@ host = here
 port = 0
 {api}
 [database]
-connection = sqlite:///{folder}/test.sqlite
+connection = {database}
 [agent]
 report_interval = {report_interval}
 """
@@ -47,7 +49,8 @@ class Program:
 
     def configure(self, **settings: str) -> None:
         self.configuration.write_text(CONFIGURATION.format(
-            **({"folder": self._folder, "api": "", "report_interval": "10"} | settings)))
+            **({"database": f"sqlite:///{self._folder}/test.sqlite", "api": "",
+                "report_interval": "10"} | settings)))
 
     @property
     def log(self) -> str:
@@ -107,6 +110,21 @@ def test_standalone_serves_its_own_device_and_stops_when_told(
     assert resident_mib(program.process.pid) <= RSS_LIMIT_MIB
     assert program.process.stop() == 0
     assert "Traceback" not in program.log
+
+
+def test_standalone_shows_no_password_of_its_database(
+        start: Callable[..., Program], postgresql_server: str) -> None:
+    with servers.own_database(postgresql_server) as url:
+        found = sa.make_url(url)
+        given = found.set(password=found.password or "geheim")
+        program = start("cyborg-lite-standalone",
+                        database=given.render_as_string(hide_password=False))
+
+        ready = program.wait_for(r"is ready: .* database=(\S+)")
+        program.process.stop()
+
+    assert ready[1] == given.render_as_string()
+    assert f":{given.password}@" not in program.log
 
 
 def test_many_requests_go_over_one_connection(start: Callable[..., Program]) -> None:
