@@ -123,7 +123,8 @@ def _what_to_bind(connection: sa.Connection,
     for row, request in todo:
         if not states.allows(move, row.state):
             raise errors.StateConflict(
-                f"Accelerator request {row.uuid} is {row.state} with instance "
+                f"Accelerator request {row.uuid} of project {row.project_id} is {row.state} with "
+                "instance "
                 f"{row.instance_uuid}, host {row.hostname} and provider {row.device_rp_uuid}; "
                 f"it can be bound to {request.instance_uuid}, {request.hostname} and "
                 f"{request.device_rp_uuid} only from {', '.join(sorted(move.sources))}.")
@@ -147,7 +148,8 @@ def _what_to_bind(connection: sa.Connection,
 def _is_bound_so(row: sa.Row[Any], request: messages.BindRequest) -> bool:
     return row.state in (states.BIND_STARTED, states.BOUND) and (
         (row.instance_uuid, row.hostname, row.device_rp_uuid)
-        == (request.instance_uuid, request.hostname, request.device_rp_uuid))
+        == (request.instance_uuid, request.hostname, request.device_rp_uuid)) and (
+        request.project_id in (None, row.project_id))
 
 
 def _providers(connection: sa.Connection, rp_uuids: Iterable[str]) -> dict[str, _Provider]:

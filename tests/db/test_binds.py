@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import dataclasses
 import datetime
 
 import pytest
@@ -94,6 +95,20 @@ def test_a_different_bind_of_a_bound_arq_is_refused(database: session.Database) 
 
     with pytest.raises(errors.StateConflict, match="is Bound"):
         start(database, builders.bind_requests(found))
+
+
+def test_a_bound_arq_is_not_given_to_another_project_by_repeating_its_bind(
+        database: session.Database) -> None:
+    builders.store(database, builders.a_report())
+    instance = builders.new_uuid()
+    (bound,) = builders.bound_arqs(database, 1, instance)
+    (again,) = builders.bind_requests([bound], instance)
+
+    start(database, [dataclasses.replace(again, project_id=bound.project_id)])
+    with pytest.raises(errors.StateConflict, match=f"project {bound.project_id}"):
+        start(database, [dataclasses.replace(again, project_id="other")])
+
+    assert arqs.get(database, bound.uuid, None).project_id == bound.project_id
 
 
 def test_an_instance_that_has_arqs_gets_no_more(database: session.Database) -> None:
