@@ -1,10 +1,9 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Record what /sys tells of the PCI functions and disks of this machine, as a manifest on stdout.
 
 Nothing is written to the machine, and no judgement is made: `drivers/recorded.py` has the format.
 
-    python tests/drivers/record.py [--sysfs /sys] > tests/drivers/pci/<machine>.sysfs
+    python3 -m tests.drivers.record [--sysfs /sys] > tests/drivers/pci/<machine>.sysfs
 
 Serial numbers and hardware addresses are replaced by zeros of the same shape.
 """
