@@ -35,12 +35,14 @@ class Binder:
     """What a bind needs of its surroundings.
 
     deliver: tells Nova of event rows that were just stored. wake_cleaning: called when a handle
-    went to `cleaning`. lease_s: how long others leave unfinished work alone.
+    went to `cleaning`. lease_s: how long others leave unfinished work alone. cleaning_pool: of its
+    own, because hosts that are silent hold its threads, and binds and events must not wait for them.
     """
 
     database: session.Database
     agents: rpc.AgentClient
     pool: concurrent.futures.Executor
+    cleaning_pool: concurrent.futures.Executor
     deliver: Callable[[Events], None]
     wake_cleaning: Callable[[], None]
     wake_sync: Callable[[], None]
@@ -53,7 +55,8 @@ class Binder:
         return leases.Owner(self.conductor_id,
                             self.clock() + datetime.timedelta(seconds=self.lease_s))
 
-    def in_background(self, function: Callable[..., None], *args: Any) -> None:
+    def in_background(self, function: Callable[..., None], *args: Any,
+                      pool: concurrent.futures.Executor | None = None) -> None:
         """Run it in the pool, with the request id of who asked."""
         call = auth.current_call()
 
@@ -63,7 +66,7 @@ class Binder:
                     function(*args)
                 except Exception:
                     LOG.exception("background work failed; it is taken up again later")
-        self.pool.submit(run)
+        (pool or self.pool).submit(run)
 
 
 def bind(binder: Binder, requests: list[messages.BindRequest]) -> None:

@@ -30,6 +30,7 @@ from cyborg_lite.db import session
 LOG = logging.getLogger(__name__)
 
 BACKGROUND_THREADS = 16
+CLEANING_THREADS = 8
 LEASE_MARGIN_S = 10
 LOOK_FOR_LEFTOVERS_EVERY_S = 5.0
 LOOK_FOR_DUE_EVERY_S = 1.0
@@ -88,6 +89,8 @@ class Conductor:
         self.database = session.from_conf(conf, rpc.check_deadline)
         self._pool = concurrent.futures.ThreadPoolExecutor(
             BACKGROUND_THREADS, thread_name_prefix="background")
+        self._cleaning_pool = concurrent.futures.ThreadPoolExecutor(
+            CLEANING_THREADS, thread_name_prefix="cleaning")
         self.placement_sync = placement_sync.PlacementSync(
             self.database, placement.from_conf(conf), self.conductor_id, options, session.now)
         self.nova_events = nova_events.NovaEvents(
@@ -98,7 +101,7 @@ class Conductor:
         self.binder = arqs.Binder(
             database=self.database,
             agents=rpc.AgentClient(bus, options.agent_rpc_timeout),
-            pool=self._pool, deliver=self.nova_events.deliver,
+            pool=self._pool, cleaning_pool=self._cleaning_pool, deliver=self.nova_events.deliver,
             wake_cleaning=self._cleaning_timer.wake, wake_sync=self._sync_timer.wake,
             conductor_id=self.conductor_id,
             lease_s=options.agent_rpc_timeout + LEASE_MARGIN_S)
@@ -130,7 +133,8 @@ class Conductor:
         self.placement_sync.stop()
         for timer in self._timers:
             timer.stop()
-        self._pool.shutdown(wait=True)
+        for pool in (self._pool, self._cleaning_pool):
+            pool.shutdown(wait=True)
         self.database.dispose()
 
     def reload(self) -> None:

@@ -44,7 +44,8 @@ def clean_handles(binder: arqs.Binder) -> int:
     lease = binder.owner()
     tasks = handles.take_to_clean(binder.database, lease, binder.clock(), BATCH)
     for hostname, host_tasks in tasks.items():
-        binder.in_background(_clean_on_host, binder, lease, hostname, host_tasks)
+        binder.in_background(_clean_on_host, binder, lease, hostname, host_tasks,
+                             pool=binder.cleaning_pool)
     return sum(map(len, tasks.values()))
 
 

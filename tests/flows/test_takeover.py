@@ -83,9 +83,11 @@ class World:
         return session.now() + datetime.timedelta(seconds=self.passed_s)
 
     def conductor(self, pool: concurrent.futures.Executor | None = None,
+                  cleaning_pool: concurrent.futures.Executor | None = None,
                   ) -> conductor_arqs.Binder:
         return conductor_arqs.Binder(
             database=self.database, agents=rpc.AgentClient(self.bus, 5), pool=pool or Now(),
+            cleaning_pool=cleaning_pool or Now(),
             deliver=self.deliver, wake_cleaning=lambda: None, wake_sync=lambda: None,
             conductor_id=builders.new_uuid(), lease_s=LEASE_S, clock=self.clock)
 
@@ -201,6 +203,19 @@ def test_a_delete_does_not_wait_for_a_dead_host_and_its_handle_waits(world: Worl
         arqs.get(world.database, arq.uuid, None)
     assert too_early == 0
     assert world.handle_states() == {states.FREE}
+
+
+def test_silent_hosts_that_hold_every_cleaning_thread_keep_no_bind_from_its_host_work(
+        world: World) -> None:
+    conductor = world.conductor(cleaning_pool=Never())
+    [first] = world.bind(conductor)
+    conductor_arqs.delete(conductor, [first.uuid], None, bound_too=True)
+
+    takeover.clean_handles(conductor)
+    [second] = world.bind(conductor)
+
+    assert states.CLEANING in world.handle_states()
+    assert world.state_of(second) == states.BOUND
 
 
 def test_a_handle_that_cannot_be_cleaned_is_never_given_out(world: World) -> None:
