@@ -24,6 +24,7 @@ from cyborg_lite.drivers import virtual_functions
 
 LOG = logging.getLogger(__name__)
 
+NVIDIA = "10de"
 RESOURCE_CLASS = "CUSTOM_PCI"
 
 _Wish = tuple[device_spec.DeviceSpec | None, device_config.Entry | None]
@@ -67,10 +68,13 @@ class PciDriver(base.Driver, base.PreparesHandles, base.ArrangesDevices):
             if entry is not None and entry.driver_override:
                 movable.add(function.address)
         offered, withheld = passthrough.judge(candidates, self.environment, movable)
-        self.withheld = self._absent() | refused | withheld
+        unseen = {each.address: reason for each in offered
+                  if (reason := _unseen(each, wishes[each.address][1]))}
+        self.withheld = self._absent() | refused | withheld | unseen
         self.problems = [base.Problem(obstacle, "mend the device file or the card")
                          for _, obstacle in self._obstacles()]
-        return [_device(function, *wishes[function.address]) for function in offered]
+        return [_device(function, *wishes[function.address]) for function in offered
+                if function.address not in unseen]
 
     def _meant(self, reader: sysfs.Sysfs) -> Iterator[tuple[sysfs.PciFunction, _Wish]]:
         parents = {each.address: each for each in reader.pci_functions()}
@@ -158,6 +162,15 @@ def _unlike(function: sysfs.PciFunction, entry: device_config.Entry | None) -> s
     if entry.clean == "reset" and not pci_work.can_be_reset(function):
         return "its device file wants it reset between guests, and it has no way to be reset"
     return None
+
+
+def _unseen(function: sysfs.PciFunction, entry: device_config.Entry | None) -> str | None:
+    """Return why it can't be judged: what NVIDIA's driver does with a card, sysfs doesn't show."""
+    if function.vendor != NVIDIA or function.driver != "nvidia" or (
+            entry is not None and entry.driver_override):
+        return None
+    return ("the host's nvidia driver has it, and whether it is in use or in MIG mode can't be "
+            "seen by this driver; name nvidia_gpu_driver before pci_driver, or bind it to vfio-pci")
 
 
 def _device(function: sysfs.PciFunction, spec: device_spec.DeviceSpec | None,

@@ -136,6 +136,18 @@ def test_a_card_that_another_driver_withholds_on_its_host_driver_is_withheld_her
     assert bench.driver.withheld == ({} if offered else {ADDRESS: "its MIG mode can't be read"})
 
 
+@pytest.mark.parametrize(("driver", "entries", "offered"), [
+    ("nvidia", "[]", False), ("vfio-pci", "[]", True), (None, "[]", True),
+    ("nvidia", f"[{{match: {{address: '{ADDRESS}'}}, driver_override: vfio-pci}}]", True)])
+def test_an_nvidia_card_on_its_host_driver_cannot_be_judged_here(
+        driver: str | None, entries: str, offered: bool, tmp_path: pathlib.Path) -> None:
+    bench = Bench(tmp_path, entries, a_function(ADDRESS, driver=driver),
+                  spec='{"vendor_id": "10de"}')
+
+    assert list(bench.discover()) == ([ADDRESS] if offered else [])
+    assert offered or "name nvidia_gpu_driver before" in bench.driver.withheld[ADDRESS]
+
+
 # --- virtual functions ------------------------------------------------------------------------
 
 VF = f"[{{match: {{address: '{ADDRESS}'}}, offer: vf, num_vfs: 2}}]"
