@@ -170,12 +170,16 @@ class Device:
 
 @message
 class DeviceQuery:
-    """Which devices to list; what is None does not restrict."""
+    """Which devices to list; what is None does not restrict.
+
+    offered_only: without those that never offered anything and are withheld.
+    """
 
     type: str | None = None
     vendor: str | None = None
     hostname: str | None = None
     page: Page | None = None
+    offered_only: bool = False
 
 
 @message
@@ -274,11 +278,19 @@ class ReportedDevice:
 
 @message
 class WithheldFunction:
-    """What a driver looked at and does not offer now, and why, in words for an operator."""
+    """What a driver looked at and does not offer now, and why, in words for an operator.
+
+    type, vendor, model: of a device that shall be shown although it offers nothing; None for what
+    is only part of one, as a virtual function, or not there.
+    """
 
     address: str
     driver: str
     reason: str
+    type: str | None = None
+    vendor: str | None = None
+    model: str | None = None
+    numa_node: int | None = None
 
 
 @message

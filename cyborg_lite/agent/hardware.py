@@ -182,8 +182,8 @@ class Hardware:
                 # functions of a driver that failed stay its own: they are unknown, not free
                 claimed |= slot.claims
                 for address, reason in slot.withheld.items():
-                    doubted.setdefault(address, messages.WithheldFunction(
-                        address=address, driver=slot.name, reason=reason))
+                    doubted.setdefault(address, reports.withheld(
+                        slot.name, address, reason, self.sysfs.pci_function(address)))
             failed = sorted(slot.name for slot in self.slots if slot.error is not None)
         withheld = [doubted[address] for address in sorted(doubted.keys() - claimed)]
         return Discovery(devices, failed, reports.digest_of(devices, failed, withheld), withheld)

@@ -16,6 +16,8 @@ from typing import Any
 from cyborg_lite import codec
 from cyborg_lite import messages
 from cyborg_lite.drivers import base
+from cyborg_lite.drivers import pci_ids
+from cyborg_lite.drivers import sysfs
 
 _PARTS = {"domain", "bus", "device", "function"}
 
@@ -39,6 +41,16 @@ def digest_of(devices: Iterable[messages.ReportedDevice], failed_drivers: Sequen
     text = canonical(devices) + json.dumps(sorted(failed_drivers))
     text += _sorted_json([codec.encode(each) for each in withheld])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def withheld(driver: str, address: str, reason: str,
+             function: sysfs.PciFunction | None) -> messages.WithheldFunction:
+    """Return what a driver does not offer; as a device of its own unless it is part of another."""
+    if function is None or function.is_virtual:
+        return messages.WithheldFunction(address=address, driver=driver, reason=reason)
+    return messages.WithheldFunction(
+        address=address, driver=driver, reason=reason, type=pci_ids.device_type(function),
+        vendor=function.vendor, model=function.product, numa_node=function.numa_node)
 
 
 def _ordered(device: messages.ReportedDevice) -> dict[str, Any]:

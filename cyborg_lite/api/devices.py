@@ -40,7 +40,8 @@ class Devices(expose.Controller):
         wanted = parameters.with_filters(
             {name: given[name] for name in FILTERS if name in given}, filters_field,
             filters_value)
-        devices = self.conductor.list_devices(messages.DeviceQuery(**wanted, page=page))
+        devices = self.conductor.list_devices(messages.DeviceQuery(
+            **wanted, page=page, offered_only=not call.supports("device_detail")))
         return paging.reply(call, "devices", [self._shown(call, device) for device in devices],
                             page)
 

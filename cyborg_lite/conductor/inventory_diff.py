@@ -60,9 +60,22 @@ class _Diff:
             self.changes.devices.put(self.known.devices.get(device_uuid), device_uuid, values)
             self._deployables(device_uuid, device)
         reasons = {each.address: each.reason for each in self.report.withheld}
+        for each in self.report.withheld:
+            self._withheld(stable_uuid(self.report.host, each.address), each, reported)
         for device_uuid, row in self.known.devices.items():
             if device_uuid not in reported and row["driver"] not in self.report.failed_drivers:
                 self._gone_device(row, reasons.get(row["address"]))
+
+    def _withheld(self, device_uuid: str, withheld: messages.WithheldFunction,
+                  reported: Mapping[str, messages.ReportedDevice]) -> None:
+        """Show a device that has never offered anything, so that its row tells the reason."""
+        if withheld.type is None or device_uuid in reported or device_uuid in self.known.devices:
+            return
+        self.changes.devices.put(None, device_uuid, {
+            **dict.fromkeys(DEVICE_FIELDS), "address": withheld.address, "type": withheld.type,
+            "vendor": withheld.vendor or "", "model": withheld.model or "",
+            "driver": withheld.driver, "pci_address": withheld.address,
+            "numa_node": withheld.numa_node, "withheld": withheld.reason})
 
     def _gone_device(self, device: Mapping[str, Any], withheld: str | None) -> None:
         if withheld is not None:

@@ -50,6 +50,9 @@ def list_devices(database: session.Database, query: messages.DeviceQuery,
                           (V.c.hostname, query.hostname)):
         if value is not None:
             statement = statement.where(column == value)
+    if query.offered_only:
+        statement = statement.where(sa.or_(
+            V.c.withheld.is_(None), sa.exists().where(D.c.device_id == V.c.id)))
     with database.reading() as connection:
         found = connection.execute(paging.paged(connection, statement, DEVICE_ORDER, query.page))
         return [_device(row, down_before) for row in found.mappings()]

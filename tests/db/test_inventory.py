@@ -304,6 +304,27 @@ def test_a_device_that_is_withheld_stays_and_tells_why_until_it_is_offered_again
     assert [each.value for each in devices.list_attributes(database, None, "rack")] == ["7"]
 
 
+def test_a_device_that_never_offered_anything_is_shown_with_its_reason_to_who_asks_for_all(
+        database: session.Database) -> None:
+    builders.store(database, builders.a_report(
+        1, withheld={"0000:41:00.0": "it is in MIG mode"}, withheld_type="GPU"))
+    everything = devices.list_devices(database, messages.DeviceQuery())
+    offered = devices.list_devices(database, messages.DeviceQuery(offered_only=True))
+    builders.store(database, builders.a_report(1))
+
+    assert [(device.type, device.status_reason) for device in everything] == [
+        ("FPGA", None), ("GPU", "it is in MIG mode")]
+    assert [device.type for device in offered] == ["FPGA"]
+    assert [device.type for device in devices.list_devices(
+        database, messages.DeviceQuery())] == ["FPGA"]
+
+
+def test_a_part_of_a_card_that_is_withheld_is_no_device(database: session.Database) -> None:
+    builders.store(database, builders.a_report(1, withheld={"0000:41:00.4": "no GPU"}))
+
+    assert len(devices.list_devices(database, messages.DeviceQuery())) == 1
+
+
 def test_an_operators_attribute_survives_reports_and_keeps_its_key(
         database: session.Database) -> None:
     builders.store(database, builders.a_report())

@@ -293,6 +293,23 @@ def test_what_is_withheld_is_in_the_discovery_unless_somebody_offers_it(
         address="0000:42:00.0", driver="first", reason="neither")]
 
 
+def test_a_card_that_is_withheld_is_described_and_its_virtual_functions_are_not(
+        tmp_path: pathlib.Path) -> None:
+    class Careful(Scripted):
+        def discover(self) -> list[messages.ReportedDevice]:
+            self.withheld = {"0000:41:00.0": "its functions are enabled", "0000:41:00.4": "a VF"}
+            return []
+
+    reader = tree(tmp_path, a_function("0000:41:00.0"),
+                  a_function("0000:41:00.4", physfn="0000:41:00.0"))
+    machine = hardware.Hardware(["first"], {}, a_place(reader.root), Catalogue(first=Careful))
+
+    card, part = machine.discover().withheld
+
+    assert (card.type, card.vendor, card.model) == ("GPU", "10de", "20f1")
+    assert (part.type, part.vendor) == (None, None)
+
+
 def test_a_new_reason_changes_the_digest(tmp_path: pathlib.Path) -> None:
     reasons = iter(("one", "one", "two"))
 
