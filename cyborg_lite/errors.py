@@ -19,6 +19,7 @@ Error (500)
  |   |- BindFailed           known before the answer: no handle, wrong host, disabled
  |   |- ChangedMeanwhile     somebody else changed it since it was read
  |   |- NotProgrammable
+ |   |- HostTaken            another agent speaks for this host
  |- PreconditionFailed (412)  If-Match or a test operation does not hold
  |- TooLarge (413)
  |- NotJson (415)
@@ -26,6 +27,7 @@ Error (500)
  |- Unavailable (503)        conductor, database or broker does not answer
      |- DeadlinePassed       the caller was told that it failed; nothing was done
      |- AgentUnavailable     the host's agent does not answer, or could not do it
+     |- TooOld               a peer of an earlier release does not know the call
 """
 
 from __future__ import annotations
@@ -109,6 +111,10 @@ class NotProgrammable(Conflict):
     slug, title = "not-programmable", "This deployable cannot be programmed"
 
 
+class HostTaken(Conflict):
+    slug, title = "host-taken", "Another agent speaks for this host"
+
+
 class PreconditionFailed(Error):
     status, slug, title = 412, "precondition-failed", "A precondition does not hold"
 
@@ -136,6 +142,10 @@ class DeadlinePassed(Unavailable):
 
 class AgentUnavailable(Unavailable):
     slug, title = "agent-unavailable", "The agent of the host does not answer"
+
+
+class TooOld(Unavailable):
+    slug, title = "too-old", "A service has to be upgraded first"
 
 
 def _tree(root: type[Error]) -> Iterable[type[Error]]:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How messages travel: the two buses, the two clients, the server's dispatcher.
+"""What services ask of each other: the two clients, and the versions of their calls.
 
-No business decisions here. A reply is always `{"result": ...}` or `{"error": {...}}`: an error is
-data, so no class name and no traceback of a peer is ever rebuilt from the wire.
+How a call travels is in `buses.py`; no business decisions in either.
 
 History (each change of a method or a message adds a line and raises the minor number):
 
+1.2  partitions of devices: show_partitioning, set_partitioning, apply_layouts, in reports and in
+     host_intent; migrations: begin_migration, switch_migration, end_migration, sets of ARQs;
+     suspend_instance, resume_instance and take_down; services and orphans; agents name themselves.
 1.1  update_device_profile, show_profile_usage, show_device_parts, clean_device; pages of lists;
      a reason for disabling; what a host withholds, in its report; host_intent.
 1.0  device profiles, ARQs with bind and unbind, devices, deployables, attributes, heartbeat and
@@ -14,206 +16,39 @@ History (each change of a method or a message adds a line and raises the minor n
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import functools
 import inspect
-import json
-import logging
 import time
 import typing
 from collections.abc import Callable
-from collections.abc import Iterator
 from typing import Any
 from typing import get_type_hints
-from typing import Protocol
 from typing import TypeVar
 
 from oslo_config import cfg
 
 from cyborg_lite import auth
+from cyborg_lite import buses
 from cyborg_lite import codec
 from cyborg_lite import errors
 from cyborg_lite import messages
-from cyborg_lite.threads import oslo_messaging
 
-LOG = logging.getLogger(__name__)
-
-VERSION = "1.1"
+VERSION = "1.2"
 CONDUCTOR_TOPIC = "cyborg_lite.conductor"
 AGENT_TOPIC = "cyborg_lite.agent"
 
 ASKED_OF_AGENTS = "1.0"
 """The version that calls to an agent need: agents are upgraded after conductors."""
 
-SERVER_THREADS = 8
-"""Calls that one process works on at a time. More threads only fight for the interpreter's lock:
-at 16 binds under way, 24 threads took half as much CPU again as 8, and were slower."""
-
 ANSWER_MARGIN_S = 1.0
 """Work must be committed this long before the caller gives up, so that the answer arrives."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# --- buses ------------------------------------------------------------------------------------
 
-
-class Bus(Protocol):
-    """Carries one call to a server of `topic`, the one named `server` if given."""
-
-    def call(self, topic: str, server: str | None, method: str, context: dict[str, Any],
-             arguments: dict[str, Any], timeout_s: float) -> Any: ...
-
-
-class Dispatcher:
-    """Runs the exposed functions of one endpoint: decodes, checks the deadline, encodes."""
-
-    def __init__(self, endpoint: object) -> None:
-        self._functions = {
-            name: function for name, function in inspect.getmembers(endpoint, callable)
-            if getattr(function, "exposed", False)
-        }
-        self._hints = {name: get_type_hints(function)
-                       for name, function in self._functions.items()}
-
-    def dispatch(self, method: str, context: dict[str, Any], arguments: dict[str, Any]) -> Any:
-        """Return `{"result": ...}` or `{"error": ...}`; never raises."""
-        with auth.call_context(context), _deadline(context.get("deadline")):
-            try:
-                function = self._functions[method]
-                hints = self._hints[method]
-                check_deadline()
-                result = function(**{name: codec.decode(hints[name], value)
-                                     for name, value in arguments.items() if name in hints})
-                return {"result": codec.encode(result)}
-            except errors.Error as error:
-                return {"error": {"slug": error.slug, "detail": error.detail}}
-            except Exception:
-                LOG.exception("RPC %s failed", method)
-                return {"error": {"slug": errors.Error.slug, "detail":
-                                  "An unexpected error; the service's log has the details."}}
-
-
-def exposed(function: F) -> F:
-    """Mark a method of an endpoint as callable by RPC."""
-    function.exposed = True  # type: ignore[attr-defined]
-    return function
-
-
-class LocalBus:
-    """All services in one process: a call is a function call, its payload still travels as JSON."""
-
-    def __init__(self) -> None:
-        self._servers: dict[tuple[str, str | None], Dispatcher] = {}
-
-    def serve(self, topic: str, server: str, endpoint: object) -> Callable[[], None]:
-        """Answer calls to topic and server; returns the function that stops it."""
-        dispatcher = Dispatcher(endpoint)
-        self._servers[topic, server] = dispatcher
-        self._servers.setdefault((topic, None), dispatcher)
-
-        def stop() -> None:
-            self._servers = {key: value for key, value in self._servers.items()
-                             if value is not dispatcher}
-        return stop
-
-    def call(self, topic: str, server: str | None, method: str, context: dict[str, Any],
-             arguments: dict[str, Any], timeout_s: float) -> Any:
-        dispatcher = self._servers.get((topic, server))
-        if dispatcher is None:
-            raise errors.Unavailable(f"Nobody serves {topic} {server or ''}".rstrip())
-        wire = json.dumps([context, arguments])
-        reply = json.dumps(dispatcher.dispatch(method, *json.loads(wire)))
-        return json.loads(reply)
-
-
-class MessagingBus:
-    """oslo.messaging, in practice RabbitMQ."""
-
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
-        self._conf = conf
-        self._transport = oslo_messaging.get_rpc_transport(conf)
-        self._clients: dict[str, Any] = {}
-
-    def serve(self, topic: str, server: str, endpoint: object) -> Callable[[], None]:
-        """Answer calls to topic and server; returns the function that stops it."""
-        target = oslo_messaging.Target(topic=topic, server=server)
-        rpc_server = oslo_messaging.get_rpc_server(
-            self._transport, target, [_MessagingEndpoint(Dispatcher(endpoint))],
-            access_policy=oslo_messaging.ExplicitRPCAccessPolicy)
-        # the server has registered the option by now; what an operator has set stays
-        self._conf.set_default("executor_thread_pool_size", SERVER_THREADS)
-        rpc_server.start()
-
-        def stop() -> None:
-            rpc_server.stop()
-            rpc_server.wait()
-        return stop
-
-    def call(self, topic: str, server: str | None, method: str, context: dict[str, Any],
-             arguments: dict[str, Any], timeout_s: float) -> Any:
-        client = self._clients.get(topic)
-        if client is None:
-            client = self._clients[topic] = oslo_messaging.get_rpc_client(
-                self._transport, oslo_messaging.Target(
-                    topic=topic, version=ASKED_OF_AGENTS if topic == AGENT_TOPIC else VERSION))
-        # at_least_once makes the broker say at once that nobody listens
-        options = oslo_messaging.TransportOptions(at_least_once=True)
-        prepared = client.prepare(timeout=timeout_s, transport_options=options,
-                                  **({"server": server} if server else {}))
-        try:
-            return prepared.call(context, "dispatch", function=method, arguments=arguments)
-        except oslo_messaging.MessagingTimeout as error:
-            raise errors.Unavailable(
-                f"No answer from {topic} {server or ''} within {timeout_s:g} s") from error
-        except oslo_messaging.MessageDeliveryFailure as error:
-            raise errors.Unavailable("The message broker does not answer.") from error
-        except oslo_messaging.exceptions.MessageUndeliverable as error:
-            raise errors.Unavailable(f"Nobody serves {topic} {server or ''}".rstrip()) from error
-
-    def close(self) -> None:
-        """Give up the connections to the broker; nothing can be called any more."""
-        self._transport.cleanup()
-
-
-class _MessagingEndpoint:
-    target = oslo_messaging.Target(version=VERSION)
-
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
-
-    @oslo_messaging.expose  # type: ignore[untyped-decorator]
-    def dispatch(self, context: dict[str, Any], function: str, arguments: dict[str, Any]) -> Any:
-        return self._dispatcher.dispatch(function, context, arguments)
-
-
-def bus_from(conf: cfg.ConfigOpts) -> MessagingBus:
+def bus_from(conf: cfg.ConfigOpts) -> buses.MessagingBus:
     """Return the bus that `transport_url` names."""
-    return MessagingBus(conf)
-
-
-# --- deadlines --------------------------------------------------------------------------------
-
-_DEADLINE: contextvars.ContextVar[float | None] = contextvars.ContextVar("deadline", default=None)
-
-
-@contextlib.contextmanager
-def _deadline(moment: float | None) -> Iterator[None]:
-    token = _DEADLINE.set(moment)
-    try:
-        yield
-    finally:
-        _DEADLINE.reset(token)
-
-
-def check_deadline() -> None:
-    """Raise DeadlinePassed when the caller has been told by now that its call failed.
-
-    Called when a call arrives and again before its transaction commits.
-    """
-    moment = _DEADLINE.get()
-    if moment is not None and time.time() > moment:
-        raise errors.DeadlinePassed()
+    return buses.MessagingBus(conf, VERSION, {AGENT_TOPIC: ASKED_OF_AGENTS})
 
 
 # --- clients ----------------------------------------------------------------------------------
@@ -239,7 +74,7 @@ def _remote(function: F) -> F:
 class _Client:
     topic: str
 
-    def __init__(self, bus: Bus, timeout_s: float) -> None:
+    def __init__(self, bus: buses.Bus, timeout_s: float) -> None:
         self._bus = bus
         self._timeout_s = timeout_s
 
@@ -324,8 +159,42 @@ class ConductorClient(_Client):
         raise NotImplementedError
 
     @_remote
-    def delete_arqs_of_instance(self, instance_uuid: str) -> None:
-        """Idempotent."""
+    def delete_arqs_of_instance(self, instance_uuid: str,
+                                migration_uuid: str | None = None) -> None:
+        """Idempotent. With a migration its inactive set alone, and the migration is over."""
+        raise NotImplementedError
+
+    @_remote
+    def begin_migration(self, instance_uuid: str, migration_uuid: str,
+                        migration_type: str | None) -> list[messages.Arq]:
+        """Open a migration that has no ARQs yet; idempotent. Returns all sets of the instance."""
+        raise NotImplementedError
+
+    @_remote
+    def switch_migration(self, instance_uuid: str, migration_uuid: str,
+                         to: str) -> list[messages.Arq]:
+        """Make the set of `to`, destination or source, the active one; idempotent.
+
+        NotFound for the migration; StateConflict unless all ARQs of that set are Bound.
+        """
+        raise NotImplementedError
+
+    @_remote
+    def end_migration(self, instance_uuid: str, migration_uuid: str) -> list[messages.Arq]:
+        """Free the inactive set and forget the migration; idempotent."""
+        raise NotImplementedError
+
+    @_remote
+    def suspend_instance(self, instance_uuid: str) -> list[messages.Arq]:
+        """Take the host side of the active set down; its handles are kept. Idempotent.
+
+        StateConflict when one of its ARQs is neither Bound nor Suspended.
+        """
+        raise NotImplementedError
+
+    @_remote
+    def resume_instance(self, instance_uuid: str) -> list[messages.Arq]:
+        """Make the host side again; ends with the event of a bind. Idempotent; StateConflict."""
         raise NotImplementedError
 
     @_remote
@@ -349,6 +218,55 @@ class ConductorClient(_Client):
     @_remote
     def set_device_status(self, uuid: str, status: str, reason: str | None = None) -> None:
         """status: enabled or maintaining. Repeating is harmless; NotFound."""
+        raise NotImplementedError
+
+    @_remote
+    def show_partitioning(self, uuid: str, every_layout: bool) -> messages.Partitioning:
+        """How a device is and can be split; the maximal layouts, or every one. NotFound."""
+        raise NotImplementedError
+
+    @_remote
+    def set_partitioning(self, uuid: str, layout: str | None,
+                         partitions: list[messages.PartitionCount] | None,
+                         dry_run: bool) -> messages.PartitioningPlan:
+        """Wish for a layout, by its id or by its partitions; what that does.
+
+        NotFound; Invalid with the nearest valid layouts; InUse, StateConflict for a device that
+        can't be split, ChangedMeanwhile.
+        """
+        raise NotImplementedError
+
+    @_remote
+    def list_services(self, query: messages.ServiceQuery) -> list[messages.Service]:
+        raise NotImplementedError
+
+    @_remote
+    def set_service(self, id: str, status: str, reason: str | None) -> messages.Service:
+        """status: enabled or disabled. NotFound; StateConflict for what can't be disabled."""
+        raise NotImplementedError
+
+    @_remote
+    def list_orphans(self, query: messages.OrphanQuery) -> list[messages.Orphan]:
+        raise NotImplementedError
+
+    @_remote
+    def get_orphan(self, id: str) -> messages.Orphan:
+        """NotFound."""
+        raise NotImplementedError
+
+    @_remote
+    def clean_orphan(self, id: str) -> None:
+        """Have a confirmed orphan cleaned; NotFound, StateConflict."""
+        raise NotImplementedError
+
+    @_remote
+    def start_sweep(self, host: str | None, dry_run: bool) -> messages.Sweep:
+        """Search now, one host or all; NotFound for the host."""
+        raise NotImplementedError
+
+    @_remote
+    def last_sweep(self) -> messages.Sweep:
+        """NotFound when there was none."""
         raise NotImplementedError
 
     @_remote
@@ -417,4 +335,19 @@ class AgentClient(_Client):
     def clean(self, agent_host: str,
               tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
         """Make the handles ready for somebody else; one result a task."""
+        raise NotImplementedError
+
+    @_remote
+    def take_down(self, agent_host: str,
+                  tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
+        """Remove what the host has made for handles that are kept; `prepare` makes it again.
+
+        Nothing of the tenant is erased.
+        """
+        raise NotImplementedError
+
+    @_remote
+    def apply_layouts(self, agent_host: str,
+                      wishes: list[messages.LayoutWish]) -> list[messages.LayoutResult]:
+        """Split devices as wished; one result a wish. A report follows."""
         raise NotImplementedError

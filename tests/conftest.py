@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
-from cyborg_lite import rpc
+from cyborg_lite import buses
 from cyborg_lite.db import models
 from cyborg_lite.db import session
 from tests.fixtures import databases
@@ -58,10 +58,10 @@ def nvml_library(folder: Callable[[str], pathlib.Path]) -> pathlib.Path:
 
 
 def _with_tables(url: str) -> session.Database:
-    database = session.Database(url, check_before_commit=rpc.check_deadline,
+    database = session.Database(url, check_before_commit=buses.check_deadline,
                                 max_pool_size=20, max_overflow=20) \
         if not url.startswith("sqlite") else session.Database(
-            url, check_before_commit=rpc.check_deadline)
+            url, check_before_commit=buses.check_deadline)
     models.metadata.create_all(database.engine)
     return database
 

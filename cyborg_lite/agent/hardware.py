@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
+from cyborg_lite import buses
 from cyborg_lite import messages
-from cyborg_lite import rpc
 from cyborg_lite.agent import installed
 from cyborg_lite.agent import reports
 from cyborg_lite.drivers import base
@@ -91,7 +91,7 @@ class Hardware:
                  place: Place, catalogue: installed.Catalogue | None = None, *,
                  files: device_files.DeviceFiles | None = None, checking: bool = False,
                  host: privileged.Host | None = None,
-                 check_deadline: Callable[[], None] = rpc.check_deadline) -> None:
+                 check_deadline: Callable[[], None] = buses.check_deadline) -> None:
         self._catalogue = catalogue or installed.InstalledDrivers()
         self._options = options
         self._place = place

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from oslo_config import cfg
 
+from cyborg_lite import buses
 from cyborg_lite import config
 from cyborg_lite import errors
 from cyborg_lite import messages
@@ -45,13 +46,13 @@ class Endpoint:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
 
-    @rpc.exposed
+    @buses.exposed
     def prepare(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
         """Make the handles attachable; one result a task."""
         self._agent.restoration.wait(self._agent.hardware)
         return self._agent.hardware.prepare(tasks)
 
-    @rpc.exposed
+    @buses.exposed
     def clean(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
         """Make the handles ready for somebody else; one result a task."""
         self._agent.restoration.wait(self._agent.hardware)
@@ -337,7 +338,7 @@ class _Rounds:
             self._thread.join(wait_s)
 
 
-def agent_from(conf: cfg.ConfigOpts, bus: rpc.Bus) -> Agent:
+def agent_from(conf: cfg.ConfigOpts, bus: buses.Bus) -> Agent:
     """Return the agent that the configuration describes, speaking over `bus`.
 
     Its endpoint is to be served on `rpc.AGENT_TOPIC` under the host's name. `reload` takes what

@@ -74,7 +74,7 @@ class AcceleratorRequests(expose.Controller):
         page = paging.page_from(call, given, self.services.max_limit)
         arqs = self.conductor.list_arqs(messages.ArqQuery(
             project_id=_scope(call, project_id), instance_uuids=instance, states=state, page=page,
-            **{name: given.get(name) for name in FILTERS}))
+            **{name: given[name] for name in FILTERS if name in given}))
         if instance and not call.supports("queries"):
             _refuse_failed(instance[0], arqs)
         if instance and bind_state:

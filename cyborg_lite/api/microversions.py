@@ -118,6 +118,45 @@ TABLE: tuple[Row, ...] = (
                        "disabled_at"),
             "device_detail": ("deployables",),
         }),
+    Row(minor=8, slug="partitioning",
+        sentence="How a device is split and can be split, as MIG or vGPU partitions, is shown; an "
+                 "administrator sets it.",
+        paths=("GET /v2/devices/{uuid}/partitioning", "PUT /v2/devices/{uuid}/partitioning"),
+        query={"GET /v2/devices/{uuid}/partitioning": ("all",),
+               "PUT /v2/devices/{uuid}/partitioning": ("dry_run",)},
+        body={"PUT /v2/devices/{uuid}/partitioning": ("layout", "partitions")},
+        fields={
+            "partitioning": ("scheme", "state", "fault", "current", "desired", "profiles",
+                             "layouts"),
+            "partitioning_plan": ("layout", "kept", "steps"),
+        }),
+    Row(minor=9, slug="instance_operations",
+        sentence="A second set of accelerator requests for a migration: bound with "
+                 "/migration_uuid, switched, ended; suspend and resume.",
+        paths=("POST /v2/accelerator_requests/action",),
+        query={"GET /v2/accelerator_requests": ("migration", "sets"),
+               "DELETE /v2/accelerator_requests": ("migration",)},
+        body={"POST /v2/accelerator_requests/action": (
+            "switch_migration", "begin_migration", "end_migration", "suspend", "resume")},
+        patch=("/migration_uuid", "/migration_type"),
+        fields={"arq": ("migration_uuid", "active")}),
+    Row(minor=10, slug="services_and_orphans",
+        sentence="Services tell whether they live, and an agent can be disabled; orphans, what "
+                 "dead hosts and forgotten servers left, are listed, explained and cleaned.",
+        paths=("GET /v2/services", "PUT /v2/services/{id}", "GET /v2/orphans",
+               "GET /v2/orphans/{id}", "POST /v2/orphans/{id}/clean", "GET /v2/orphans/sweep",
+               "POST /v2/orphans/sweep"),
+        query={"GET /v2/services": (*PAGING, "binary", "host", "state", "status"),
+               "GET /v2/orphans": (*PAGING, "kind", "host", "state")},
+        body={"PUT /v2/services/{id}": ("status", "disabled_reason"),
+              "POST /v2/orphans/sweep": ("host", "dry_run")},
+        fields={
+            "service": ("id", "binary", "host", "state", "last_seen", "version", "drivers",
+                        "status", "disabled_reason"),
+            "orphan": ("id", "kind", "object", "host", "reason", "evidence", "first_seen",
+                       "last_seen", "action", "state"),
+            "sweep": ("id", "state", "dry_run", "host", "started_at", "finished_at", "counts"),
+        }),
 )
 
 MINIMUM = TABLE[0].minor

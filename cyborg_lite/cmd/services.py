@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from oslo_config import cfg
 
+from cyborg_lite import buses
 from cyborg_lite import config
 from cyborg_lite import rpc
 from cyborg_lite.cmd import config_check
@@ -61,7 +62,7 @@ def standalone() -> None:
 class Api:
     """The REST API of one process, on a socket that it may share with others."""
 
-    def __init__(self, conf: cfg.ConfigOpts, listener: socket.socket, bus: rpc.Bus) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, listener: socket.socket, bus: buses.Bus) -> None:
         from cyborg_lite.api import app
         from cyborg_lite.wsgi import server
 
@@ -107,7 +108,7 @@ def _build_conductor(conf: cfg.ConfigOpts) -> tuple[Callable[[], process.Service
     return lambda: _conductor(conf, _bus(conf)), conf.conductor.workers
 
 
-def _conductor(conf: cfg.ConfigOpts, bus: rpc.LocalBus | rpc.MessagingBus) -> service.Conductor:
+def _conductor(conf: cfg.ConfigOpts, bus: buses.LocalBus | buses.MessagingBus) -> service.Conductor:
     from oslo_db import exception as db_exc
 
     from cyborg_lite.conductor import service
@@ -155,7 +156,7 @@ def _check_host(program: process.Program, arguments: list[str]) -> int:
 class Agent:
     """The agent and its RPC server."""
 
-    def __init__(self, conf: cfg.ConfigOpts, bus: rpc.LocalBus | rpc.MessagingBus) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, bus: buses.LocalBus | buses.MessagingBus) -> None:
         from cyborg_lite.agent import service
         from cyborg_lite.drivers import base
         from cyborg_lite.drivers import privileged
@@ -191,7 +192,7 @@ def _build_agent(conf: cfg.ConfigOpts) -> tuple[Callable[[], process.Service], i
     return lambda: Agent(conf, _bus(conf)), 1
 
 
-def _bus(conf: cfg.ConfigOpts) -> rpc.MessagingBus:
+def _bus(conf: cfg.ConfigOpts) -> buses.MessagingBus:
     try:
         return rpc.bus_from(conf)
     except (oslo_messaging.InvalidTransportURL, oslo_messaging.DriverLoadFailure,
@@ -218,7 +219,7 @@ class Standalone:
     """API, conductor and agents in one process, with SQLite and a bus in memory."""
 
     def __init__(self, conf: cfg.ConfigOpts, listener: socket.socket) -> None:
-        bus = rpc.LocalBus()
+        bus = buses.LocalBus()
         self._conf = conf
         self._listener = listener
         self._conductor = _conductor(conf, bus)

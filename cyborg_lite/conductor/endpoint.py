@@ -6,8 +6,8 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable
 
+from cyborg_lite import buses
 from cyborg_lite import messages
-from cyborg_lite import rpc
 from cyborg_lite.conductor import arqs
 from cyborg_lite.conductor import device_profiles
 from cyborg_lite.conductor import devices
@@ -31,132 +31,132 @@ class Endpoint:
         self._wake_sync = wake_sync
         self._service_down_s = service_down_s
 
-    @rpc.exposed
+    @buses.exposed
     def ping(self) -> None:
         self._database.check()
 
-    @rpc.exposed
+    @buses.exposed
     def create_device_profile(self, profile: messages.DeviceProfile) -> messages.DeviceProfile:
         return device_profiles.create(self._database, profile)
 
-    @rpc.exposed
+    @buses.exposed
     def list_device_profiles(self, names: list[str] | None,
                              page: messages.Page | None = None) -> list[messages.DeviceProfile]:
         return profile_rows.list_profiles(self._database, names, page)
 
-    @rpc.exposed
+    @buses.exposed
     def update_device_profile(self, profile: messages.DeviceProfile) -> messages.DeviceProfile:
         return device_profiles.update(self._database, profile)
 
-    @rpc.exposed
+    @buses.exposed
     def show_profile_usage(self, profile: messages.DeviceProfile,
                            project_id: str | None) -> list[messages.GroupUsage]:
         return usage.of_profile(self._database, profile, project_id)
 
-    @rpc.exposed
+    @buses.exposed
     def get_device_profile(self, uuid: str | None, name: str | None) -> messages.DeviceProfile:
         return profile_rows.get(self._database, uuid, name)
 
-    @rpc.exposed
+    @buses.exposed
     def delete_device_profiles(self, uuids: list[str], names: list[str]) -> None:
         device_profiles.delete(self._database, uuids, names)
 
-    @rpc.exposed
+    @buses.exposed
     def create_arqs(self, device_profile_name: str,
                     project_id: str | None) -> list[messages.Arq]:
         return arq_rows.create(self._database, device_profile_name, project_id)
 
-    @rpc.exposed
+    @buses.exposed
     def list_arqs(self, query: messages.ArqQuery) -> list[messages.Arq]:
         return arq_rows.list_arqs(self._database, query)
 
-    @rpc.exposed
+    @buses.exposed
     def get_arq(self, uuid: str, project_id: str | None) -> messages.Arq:
         return arq_rows.get(self._database, uuid, project_id)
 
-    @rpc.exposed
+    @buses.exposed
     def bind_arqs(self, requests: list[messages.BindRequest]) -> None:
         arqs.bind(self._binder, requests)
 
-    @rpc.exposed
+    @buses.exposed
     def unbind_arqs(self, uuids: list[str]) -> None:
         arqs.unbind(self._binder, uuids)
 
-    @rpc.exposed
+    @buses.exposed
     def delete_arqs(self, uuids: list[str], project_id: str | None, bound_too: bool) -> None:
         arqs.delete(self._binder, uuids, project_id, bound_too)
 
-    @rpc.exposed
+    @buses.exposed
     def delete_arqs_of_instance(self, instance_uuid: str) -> None:
         arqs.delete_of_instance(self._binder, instance_uuid)
 
-    @rpc.exposed
+    @buses.exposed
     def list_devices(self, query: messages.DeviceQuery) -> list[messages.Device]:
         return device_rows.list_devices(self._database, query, self._down_before())
 
-    @rpc.exposed
+    @buses.exposed
     def get_device(self, uuid: str) -> messages.Device:
         return device_rows.get_device(self._database, uuid, self._down_before())
 
     def _down_before(self) -> datetime.datetime:
         return session.now() - datetime.timedelta(seconds=self._service_down_s)
 
-    @rpc.exposed
+    @buses.exposed
     def show_device_parts(self, uuid: str) -> list[messages.DeployablePart]:
         return device_detail.parts(self._database, uuid)
 
-    @rpc.exposed
+    @buses.exposed
     def clean_device(self, uuid: str) -> None:
         if devices.clean_again(self._database, uuid):
             self._binder.wake_cleaning()
             self._wake_sync()
 
-    @rpc.exposed
+    @buses.exposed
     def set_device_status(self, uuid: str, status: str, reason: str | None = None) -> None:
         if devices.set_status(self._database, uuid, status, reason):
             self._wake_sync()
 
-    @rpc.exposed
+    @buses.exposed
     def list_deployables(self, query: messages.DeployableQuery) -> list[messages.Deployable]:
         return device_rows.list_deployables(self._database, query)
 
-    @rpc.exposed
+    @buses.exposed
     def get_deployable(self, uuid: str) -> messages.Deployable:
         return device_rows.get_deployable(self._database, uuid)
 
-    @rpc.exposed
+    @buses.exposed
     def program_deployable(self, uuid: str, image_uuid: str) -> messages.Deployable:
         return devices.program(self._database, uuid, image_uuid)
 
-    @rpc.exposed
+    @buses.exposed
     def list_attributes(self, deployable_id: int | None, key: str | None,
                         page: messages.Page | None = None) -> list[messages.Attribute]:
         return device_rows.list_attributes(self._database, deployable_id, key, page)
 
-    @rpc.exposed
+    @buses.exposed
     def get_attribute(self, uuid: str) -> messages.Attribute:
         return device_rows.get_attribute(self._database, uuid)
 
-    @rpc.exposed
+    @buses.exposed
     def create_attribute(self, deployable_id: int, key: str, value: str) -> messages.Attribute:
         attribute = device_rows.create_attribute(self._database, deployable_id, key, value)
         self._wake_sync()
         return attribute
 
-    @rpc.exposed
+    @buses.exposed
     def delete_attribute(self, uuid: str) -> None:
         device_rows.delete_attribute(self._database, uuid)
         self._wake_sync()
 
-    @rpc.exposed
+    @buses.exposed
     def heartbeat(self, beat: messages.Heartbeat) -> messages.HeartbeatReply:
         return inventory.heartbeat(self._database, beat, self._service_down_s / 4)
 
-    @rpc.exposed
+    @buses.exposed
     def host_intent(self, host: str) -> messages.HostIntent:
         return handle_rows.intent_of(self._database, host)
 
-    @rpc.exposed
+    @buses.exposed
     def report(self, report: messages.HostReport) -> None:
         inventory.report(
             self._database, report, self._wake_sync, self._service_down_s / 4)

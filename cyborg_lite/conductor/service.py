@@ -16,6 +16,7 @@ from collections.abc import Callable
 from oslo_config import cfg
 
 from cyborg_lite import auth
+from cyborg_lite import buses
 from cyborg_lite import errors
 from cyborg_lite import rpc
 from cyborg_lite.clients import nova
@@ -81,12 +82,12 @@ class Timer:
 class Conductor:
     """One conductor of any number. `conductor_id` marks its leases."""
 
-    def __init__(self, conf: cfg.ConfigOpts, bus: rpc.LocalBus | rpc.MessagingBus) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, bus: buses.LocalBus | buses.MessagingBus) -> None:
         options = conf.conductor
         self.conductor_id = str(uuid.uuid4())
         self._bus = bus
         self._host = conf.host
-        self.database = session.from_conf(conf, rpc.check_deadline)
+        self.database = session.from_conf(conf, buses.check_deadline)
         self._pool = concurrent.futures.ThreadPoolExecutor(
             BACKGROUND_THREADS, thread_name_prefix="background")
         self._cleaning_pool = concurrent.futures.ThreadPoolExecutor(

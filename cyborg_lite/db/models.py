@@ -163,6 +163,8 @@ arqs = _table(
     sa.Column("set_position", sa.Integer, comment="place in the instance's set, from 0"),
     sa.Column("hostname", Name, index=True),
     sa.Column("device_rp_uuid", Uuid, index=True),
+    sa.Column("resumes", sa.Boolean, nullable=False, default=False, server_default=sa.false(),
+              comment="its BindStarted ends a suspension: the handle stays whatever becomes of it"),
     sa.Column("lease_owner", Uuid, comment="the conductor that finishes the bind"),
     sa.Column("lease_until", Moment),
     *_times(),
@@ -170,6 +172,17 @@ arqs = _table(
     sa.Index("ix_arqs_state_updated_at", "state", "updated_at"),
     # two binds that make a set for one instance at one time both want position 0
     sa.UniqueConstraint("instance_uuid", "migration_uuid", "set_position"))
+
+migrations = _table(
+    "migrations",
+    _key(),
+    sa.Column("instance_uuid", Uuid, nullable=False),
+    sa.Column("migration_uuid", Uuid, nullable=False, index=True),
+    sa.Column("type", sa.String(16), nullable=False, comment="cold or live"),
+    sa.Column("active_side", sa.String(16), nullable=False, comment="source or destination"),
+    *_times(),
+    sa.UniqueConstraint("instance_uuid", "migration_uuid"))
+"""Open migrations. The ARQs of the inactive set carry migration_uuid; it may be empty."""
 
 events = _table(
     "events",

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
+from cyborg_lite import buses
 from cyborg_lite import errors
 from cyborg_lite import messages
-from cyborg_lite import rpc
 from cyborg_lite import states
 from cyborg_lite.db import arqs
 from cyborg_lite.db import binds
@@ -42,7 +42,7 @@ def test_a_create_whose_caller_was_told_that_it_failed_stores_nothing(
         database: session.Database) -> None:
     builders.a_profile(database)
 
-    with rpc._deadline(time.time() - 1), pytest.raises(errors.DeadlinePassed):
+    with buses._deadline(time.time() - 1), pytest.raises(errors.DeadlinePassed):
         arqs.create(database, "fpga", "project1")
 
     assert databases.all_rows(database, models.arqs) == []

@@ -13,9 +13,9 @@ import random
 import pytest
 import sqlalchemy as sa
 
+from cyborg_lite import buses
 from cyborg_lite import errors
 from cyborg_lite import messages
-from cyborg_lite import rpc
 from cyborg_lite import states
 from cyborg_lite.db import arqs
 from cyborg_lite.db import binds
@@ -62,7 +62,7 @@ class History:
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
         self.happened: list[str] = []
-        self.database = session.Database("sqlite://", check_before_commit=rpc.check_deadline)
+        self.database = session.Database("sqlite://", check_before_commit=buses.check_deadline)
         models.metadata.create_all(self.database.engine)
         self.passed_s = 0.0
         self.present = {name: HANDLES for name, *_ in CARDS}

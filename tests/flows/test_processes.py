@@ -20,6 +20,7 @@ from collections.abc import Iterator
 import pytest
 from oslo_config import cfg
 
+from cyborg_lite import buses
 from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import rpc
@@ -45,12 +46,12 @@ class Host:
     def __init__(self) -> None:
         self.prepared: list[str] = []
 
-    @rpc.exposed
+    @buses.exposed
     def prepare(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
         self.prepared += [task.handle_uuid for task in tasks]
         return [messages.HandleResult(handle_uuid=task.handle_uuid) for task in tasks]
 
-    @rpc.exposed
+    @buses.exposed
     def clean(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
         return [messages.HandleResult(handle_uuid=task.handle_uuid) for task in tasks]
 
@@ -63,7 +64,7 @@ class World:
     conf: cfg.ConfigOpts
     database: session.Database
     nova: nova_fixture.Nova
-    bus: rpc.MessagingBus
+    bus: buses.MessagingBus
     running: list[processes.Process] = dataclasses.field(default_factory=list)
     at_end: contextlib.ExitStack = dataclasses.field(default_factory=contextlib.ExitStack)
 

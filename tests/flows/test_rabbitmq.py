@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import pytest
 from oslo_config import cfg
 
+from cyborg_lite import buses
 from cyborg_lite import config
 from cyborg_lite import errors
 from cyborg_lite import messages
@@ -33,33 +34,33 @@ class Endpoint:
         self.committed: list[str] = []
         self.reports: list[messages.HostReport] = []
 
-    @rpc.exposed
+    @buses.exposed
     def ping(self) -> None: ...
 
-    @rpc.exposed
+    @buses.exposed
     def get_device(self, uuid: str) -> messages.Device:
         raise errors.NotFound(f"Device {uuid} does not exist.")
 
-    @rpc.exposed
+    @buses.exposed
     def report(self, report: messages.HostReport) -> None:
         self.reports.append(report)
 
-    @rpc.exposed
+    @buses.exposed
     def delete_arqs_of_instance(self, instance_uuid: str) -> None:
         self.entered.set()
         self.let_go.wait(30)
         try:
-            rpc.check_deadline()  # as a transaction does before it commits
+            buses.check_deadline()  # as a transaction does before it commits
             self.committed.append(instance_uuid)
         finally:
             self.left.set()
 
-    @rpc.exposed
+    @buses.exposed
     def prepare(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
         return [messages.HandleResult(handle_uuid=task.handle_uuid) for task in tasks]
 
 
-def a_bus(url: str) -> rpc.MessagingBus:
+def a_bus(url: str) -> buses.MessagingBus:
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
         file.write(f"[DEFAULT]\ntransport_url = {url}\n")
         file.flush()
@@ -68,7 +69,7 @@ def a_bus(url: str) -> rpc.MessagingBus:
 
 
 @contextlib.contextmanager
-def serving(url: str, topic: str, server: str) -> Iterator[tuple[Endpoint, rpc.MessagingBus]]:
+def serving(url: str, topic: str, server: str) -> Iterator[tuple[Endpoint, buses.MessagingBus]]:
     endpoint, bus = Endpoint(), a_bus(url)
     stop = bus.serve(topic, server, endpoint)
     try:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from cyborg_lite import buses
 from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import rpc
@@ -55,11 +56,11 @@ class Host:
         return [messages.HandleResult(handle_uuid=task.handle_uuid, error=self.error)
                 for task in tasks]
 
-    @rpc.exposed
+    @buses.exposed
     def prepare(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
         return self._results("prepare", tasks)
 
-    @rpc.exposed
+    @buses.exposed
     def clean(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
         return self._results("clean", tasks)
 
@@ -70,7 +71,7 @@ class World:
     def __init__(self, database: session.Database) -> None:
         self.database = database
         self.passed_s = 0.0
-        self.bus = rpc.LocalBus()
+        self.bus = buses.LocalBus()
         self.host = Host()
         self.stop_host: Callable[[], None] = self.start_host()
         self.told: list[tuple[str, str]] = []

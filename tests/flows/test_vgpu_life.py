@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from cyborg_lite import buses
 from cyborg_lite import messages
 from cyborg_lite import rpc
 from cyborg_lite import states
@@ -40,11 +41,11 @@ class Host:
     kernel: vgpu_machines.Gpus
     drivers: hardware.Hardware
 
-    @rpc.exposed
+    @buses.exposed
     def prepare(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
         return self.drivers.prepare(tasks)
 
-    @rpc.exposed
+    @buses.exposed
     def clean(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
         return self.drivers.clean(tasks)
 

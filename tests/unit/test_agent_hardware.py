@@ -19,10 +19,10 @@ from typing import ClassVar
 
 import pytest
 
+from cyborg_lite import buses
 from cyborg_lite import codec
 from cyborg_lite import errors
 from cyborg_lite import messages
-from cyborg_lite import rpc
 from cyborg_lite.agent import hardware
 from cyborg_lite.agent import installed
 from cyborg_lite.agent import reports
@@ -735,11 +735,11 @@ def test_a_call_that_arrives_too_late_does_nothing(tmp_path: pathlib.Path) -> No
     machine = the_hardware(tmp_path, own=a_worker(lambda work, task: done.append(work)))
 
     class Endpoint:
-        @rpc.exposed
+        @buses.exposed
         def prepare(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
             return machine.prepare(tasks)
 
-    reply = rpc.Dispatcher(Endpoint()).dispatch(
+    reply = buses.Dispatcher(Endpoint()).dispatch(
         "prepare", {"deadline": 1.0}, {"tasks": codec.encode([a_task("own")])})
 
     assert reply["error"]["slug"] == errors.DeadlinePassed.slug

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
+from cyborg_lite import buses
 from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import rpc
@@ -37,7 +38,7 @@ class Conductor:
         self.trouble: errors.Error | None = None
         self.on_intent: Callable[[], object] = lambda: None
 
-    @rpc.exposed
+    @buses.exposed
     def host_intent(self, host: str) -> messages.HostIntent:
         self.asked.append(f"host_intent {host}")
         if self.trouble:
@@ -45,7 +46,7 @@ class Conductor:
         self.on_intent()
         return self.intent
 
-    @rpc.exposed
+    @buses.exposed
     def heartbeat(self, beat: messages.Heartbeat) -> messages.HeartbeatReply:
         self.asked.append("heartbeat")
         return messages.HeartbeatReply(report_wanted=False)
@@ -68,7 +69,7 @@ class Host:
         self.kernel = vgpu_machines.Gpus(self.root)
         self.conductor = Conductor()
         self.now = 1000.0
-        self.bus = rpc.LocalBus()
+        self.bus = buses.LocalBus()
         self.bus.serve(rpc.CONDUCTOR_TOPIC, "c1", self.conductor)
         self.drivers = drivers
         self.agent = self.started()

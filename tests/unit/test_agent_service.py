@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from oslo_config import cfg
 
+from cyborg_lite import buses
 from cyborg_lite import config
 from cyborg_lite import errors
 from cyborg_lite import messages
@@ -50,7 +51,7 @@ class Conductor:
         self.heard = threading.Event()
         self._news = threading.Condition()
 
-    @rpc.exposed
+    @buses.exposed
     def heartbeat(self, beat: messages.Heartbeat) -> messages.HeartbeatReply:
         if self.trouble:
             raise self.trouble
@@ -58,7 +59,7 @@ class Conductor:
         known = self.reports and self.reports[-1].digest == beat.digest
         return messages.HeartbeatReply(report_wanted=not known)
 
-    @rpc.exposed
+    @buses.exposed
     def report(self, report: messages.HostReport) -> None:
         if self.trouble:
             raise self.trouble
@@ -94,7 +95,7 @@ class Surroundings:
             options={"fake": {"num_devices": 1, "num_handles": 2}, "pci": {"device_spec": []}})
         self.clock = Clock()
         self.catalogue = Catalogue()
-        self.bus = rpc.LocalBus()
+        self.bus = buses.LocalBus()
         self.conductor = Conductor()
         self.stop_conductor: Callable[[], None] = lambda: None
         self.agent = service.Agent(self.read, rpc.ConductorClient(self.bus, 30.0),
@@ -221,7 +222,7 @@ def test_after_an_outage_the_next_one_is_news_and_soon_retried(
 
 def test_a_report_that_did_not_arrive_is_sent_again(around: Surroundings) -> None:
     class Deaf(Conductor):
-        @rpc.exposed
+        @buses.exposed
         def report(self, report: messages.HostReport) -> None:
             raise errors.Unavailable("database away")
 
@@ -409,7 +410,7 @@ def test_a_bad_configuration_at_the_start_is_an_error(tmp_path: pathlib.Path) ->
     wanted = settings.Settings(host="n", resource_provider_name="n", enabled_drivers=("gpu",))
 
     with pytest.raises(base.ConfigurationError, match="enabled_drivers"):
-        service.Agent(lambda: wanted, rpc.ConductorClient(rpc.LocalBus(), 30.0),
+        service.Agent(lambda: wanted, rpc.ConductorClient(buses.LocalBus(), 30.0),
                       catalogue=Catalogue())
 
 

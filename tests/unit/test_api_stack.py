@@ -16,6 +16,7 @@ import pytest
 import webob
 from oslo_config import cfg
 
+from cyborg_lite import buses
 from cyborg_lite import config
 from cyborg_lite import errors
 from cyborg_lite import messages
@@ -39,19 +40,19 @@ class Endpoint:
         self.pings = 0
         self.asked: messages.ArqQuery | None = None
 
-    @rpc.exposed
+    @buses.exposed
     def ping(self) -> None:
         self.pings += 1
         if self.trouble:
             raise self.trouble
 
-    @rpc.exposed
+    @buses.exposed
     def list_devices(self, query: messages.DeviceQuery) -> list[messages.Device]:
         if self.trouble:
             raise self.trouble
         return []
 
-    @rpc.exposed
+    @buses.exposed
     def list_arqs(self, query: messages.ArqQuery) -> list[messages.Arq]:
         self.asked = query
         return []
@@ -64,7 +65,7 @@ def endpoint() -> Endpoint:
 
 @pytest.fixture
 def client(endpoint: Endpoint) -> rpc.ConductorClient:
-    bus = rpc.LocalBus()
+    bus = buses.LocalBus()
     bus.serve(rpc.CONDUCTOR_TOPIC, "conductor", endpoint)
     return rpc.ConductorClient(bus, 30)
 
@@ -97,7 +98,7 @@ def the_error(reply: webob.Response) -> dict[str, Any]:
 
 
 def test_a_conductor_that_is_away_is_503_with_a_time_to_come_back(configure: Configure) -> None:
-    application = app.make_app(configure(), rpc.ConductorClient(rpc.LocalBus(), 30))
+    application = app.make_app(configure(), rpc.ConductorClient(buses.LocalBus(), 30))
 
     reply = get(application, "/v2/devices", headers=ADMIN)
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cyborg_lite import buses
 from cyborg_lite import codec
 from cyborg_lite import errors
 from cyborg_lite import messages
@@ -58,16 +59,16 @@ class Endpoint:
     def __init__(self) -> None:
         self.served: list[str] = []
 
-    @rpc.exposed
+    @buses.exposed
     def get_device(self, uuid: str) -> messages.Device:
         self.served.append(uuid)
         raise errors.NotFound(f"Device {uuid} does not exist.")
 
-    @rpc.exposed
+    @buses.exposed
     def ping(self) -> None:
         raise RuntimeError("secret detail")
 
-    @rpc.exposed
+    @buses.exposed
     def list_attributes(self, deployable_id: int | None,
                         key: str | None) -> list[messages.Attribute]:
         return [messages.Attribute(uuid="u", deployable_id=deployable_id or 0, key=key or "",
@@ -83,25 +84,25 @@ def endpoint() -> Endpoint:
 
 
 @pytest.fixture
-def bus(endpoint: Endpoint) -> rpc.LocalBus:
-    bus = rpc.LocalBus()
+def bus(endpoint: Endpoint) -> buses.LocalBus:
+    bus = buses.LocalBus()
     bus.serve(rpc.CONDUCTOR_TOPIC, "node1", endpoint)
     return bus
 
 
-def test_a_call_returns_messages(bus: rpc.LocalBus) -> None:
+def test_a_call_returns_messages(bus: buses.LocalBus) -> None:
     client = rpc.ConductorClient(bus, 10)
 
     assert client.list_attributes(7, None) == [
         messages.Attribute(uuid="u", deployable_id=7, key="", value="v")]
 
 
-def test_an_error_arrives_as_the_same_error(bus: rpc.LocalBus) -> None:
+def test_an_error_arrives_as_the_same_error(bus: buses.LocalBus) -> None:
     with pytest.raises(errors.NotFound, match="Device x does not exist"):
         rpc.ConductorClient(bus, 10).get_device("x")
 
 
-def test_an_unexpected_error_arrives_without_its_text(bus: rpc.LocalBus) -> None:
+def test_an_unexpected_error_arrives_without_its_text(bus: buses.LocalBus) -> None:
     with pytest.raises(errors.Error) as caught:
         rpc.ConductorClient(bus, 10).ping()
 
@@ -109,7 +110,7 @@ def test_an_unexpected_error_arrives_without_its_text(bus: rpc.LocalBus) -> None
     assert "secret" not in caught.value.detail
 
 
-def test_only_exposed_functions_are_served(bus: rpc.LocalBus, endpoint: Endpoint) -> None:
+def test_only_exposed_functions_are_served(bus: buses.LocalBus, endpoint: Endpoint) -> None:
     reply = bus.call(rpc.CONDUCTOR_TOPIC, None, "hidden", {}, {}, 10)
 
     assert "error" in reply
@@ -117,7 +118,7 @@ def test_only_exposed_functions_are_served(bus: rpc.LocalBus, endpoint: Endpoint
 
 
 def test_a_call_whose_deadline_has_passed_is_not_executed(
-        bus: rpc.LocalBus, endpoint: Endpoint) -> None:
+        bus: buses.LocalBus, endpoint: Endpoint) -> None:
     reply = bus.call(rpc.CONDUCTOR_TOPIC, None, "get_device", {"deadline": time.time() - 1},
                      {"uuid": "x"}, 10)
 
@@ -125,7 +126,7 @@ def test_a_call_whose_deadline_has_passed_is_not_executed(
     assert endpoint.served == []
 
 
-def test_a_topic_that_nobody_serves_is_unavailable(bus: rpc.LocalBus) -> None:
+def test_a_topic_that_nobody_serves_is_unavailable(bus: buses.LocalBus) -> None:
     with pytest.raises(errors.Unavailable, match="Nobody serves"):
         rpc.AgentClient(bus, 10).clean(agent_host="node9", tasks=[])
 
