@@ -8,6 +8,7 @@ which of several conductors has the timer that runs out first.
 from __future__ import annotations
 
 import concurrent.futures
+import datetime
 import logging
 import threading
 import uuid
@@ -69,33 +70,41 @@ class Timer:
             self._woken.clear()
             if self._stopping:
                 return
-            try:
-                with auth.call_context({}):
-                    self._function()
-            except errors.Unavailable as error:
-                LOG.warning("%s: %s", self._name, error.detail)
-            except Exception:
-                LOG.exception("%s failed; it is tried again in %g s", self._name,
-                              self._interval_s)
+            self.call()
+
+    def call(self) -> None:
+        """Call the function now, in this thread."""
+        try:
+            with auth.call_context({}):
+                self._function()
+        except errors.Unavailable as error:
+            LOG.warning("%s: %s", self._name, error.detail)
+        except Exception:
+            LOG.exception("%s failed; it is tried again in %g s", self._name, self._interval_s)
 
 
 class Conductor:
-    """One conductor of any number. `conductor_id` marks its leases."""
+    """One conductor of any number. `conductor_id` marks its leases.
 
-    def __init__(self, conf: cfg.ConfigOpts, bus: buses.LocalBus | buses.MessagingBus) -> None:
+    pool: runs what goes on behind a call; threads of its own unless given. clock: says what is due.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts, bus: buses.LocalBus | buses.MessagingBus, *,
+                 pool: concurrent.futures.Executor | None = None,
+                 clock: Callable[[], datetime.datetime] = session.now) -> None:
         options = conf.conductor
         self.conductor_id = str(uuid.uuid4())
         self._bus = bus
         self._host = conf.host
         self.database = session.from_conf(conf, buses.check_deadline)
-        self._pool = concurrent.futures.ThreadPoolExecutor(
+        self._pool = pool or concurrent.futures.ThreadPoolExecutor(
             BACKGROUND_THREADS, thread_name_prefix="background")
-        self._cleaning_pool = concurrent.futures.ThreadPoolExecutor(
+        self._cleaning_pool = pool or concurrent.futures.ThreadPoolExecutor(
             CLEANING_THREADS, thread_name_prefix="cleaning")
         self.placement_sync = placement_sync.PlacementSync(
-            self.database, placement.from_conf(conf), self.conductor_id, options, session.now)
+            self.database, placement.from_conf(conf), self.conductor_id, options, clock)
         self.nova_events = nova_events.NovaEvents(
-            self.database, nova.from_conf(conf), self.conductor_id, options, session.now)
+            self.database, nova.from_conf(conf), self.conductor_id, options, clock)
         self._sync_timer = Timer("placement sync", LOOK_FOR_DUE_EVERY_S,
                                  self.placement_sync.run_once)
         self._cleaning_timer = Timer("cleaning", LOOK_FOR_LEFTOVERS_EVERY_S, self._clean)
@@ -105,7 +114,7 @@ class Conductor:
             pool=self._pool, cleaning_pool=self._cleaning_pool, deliver=self.nova_events.deliver,
             wake_cleaning=self._cleaning_timer.wake, wake_sync=self._sync_timer.wake,
             conductor_id=self.conductor_id,
-            lease_s=options.agent_rpc_timeout + LEASE_MARGIN_S)
+            lease_s=options.agent_rpc_timeout + LEASE_MARGIN_S, clock=clock)
         self.endpoint = endpoint.Endpoint(
             self.database, self.binder, self._sync_timer.wake,
             service_down_s=options.service_down_time)
@@ -126,6 +135,11 @@ class Conductor:
         self._stop_serving = self._bus.serve(rpc.CONDUCTOR_TOPIC, self._host, self.endpoint)
         for timer in self._timers:
             timer.start()
+
+    def work_once(self) -> None:
+        """Do once, in this thread, what every timer does; for a conductor that was not started."""
+        for timer in self._timers:
+            timer.call()
 
     def stop(self) -> None:
         """Take no new calls, finish the work in hand, close the database."""
