@@ -196,6 +196,10 @@ RULES = (
           ("PATCH", "/v2/accelerator_requests"),
           ("PATCH", "/v2/accelerator_requests/{uuid}"),
           was=(_OWNER, "2026.1")),
+    _rule("arq:action", MEMBER_OR_SERVICE,
+          "Switch and end migrations, suspend and resume the accelerators of an instance; needs a "
+          "service token.",
+          ("POST", "/v2/accelerator_requests/action")),
     _rule("device:get_all", MANAGER, "List devices.", ("GET", "/v2/devices")),
     _rule("device:get_one", MANAGER, "Show a device.", ("GET", "/v2/devices/{uuid}")),
     _rule("device:disable", ADMIN, "Disable a device.", ("POST", "/v2/devices/{uuid}/disable")),

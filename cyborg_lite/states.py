@@ -19,15 +19,18 @@ BIND_STARTED = "BindStarted"
 BOUND = "Bound"
 """Usable: the handle is the instance's own."""
 
+SUSPENDED = "Suspended"
+"""The instance is suspended: the handle stays its own, the host side of it is taken down."""
+
 BIND_FAILED = "BindFailed"
 """The bind could not be done; `state_reason` says why. It holds no handle."""
 
 UNBOUND = "Unbound"
 """Was bound once and gave its handle back."""
 
-ARQ_STATES = (INITIAL, BIND_STARTED, BOUND, BIND_FAILED, UNBOUND)
+ARQ_STATES = (INITIAL, BIND_STARTED, BOUND, SUSPENDED, BIND_FAILED, UNBOUND)
 
-RESOLVED_STATES = frozenset({BOUND, BIND_FAILED})
+RESOLVED_STATES = frozenset({BOUND, SUSPENDED, BIND_FAILED})
 """Nova waits until an ARQ is in one of these."""
 
 GONE = "gone"
@@ -42,7 +45,7 @@ RESERVED = "reserved"
 """Belongs to an ARQ in BindStarted."""
 
 IN_USE = "in_use"
-"""Belongs to an ARQ that is Bound."""
+"""Belongs to an ARQ that is Bound, or Suspended, or on its way from there to Bound."""
 
 CLEANING = "cleaning"
 """Given back; the agent has to clean it before anybody gets it."""
@@ -81,7 +84,11 @@ ARQ_MOVES = _table(
     Move("bound", frozenset({BIND_STARTED}), BOUND, handle="use"),
     Move("fail_bind", frozenset({INITIAL, UNBOUND, BIND_FAILED, BIND_STARTED}), BIND_FAILED,
          handle="release"),
-    Move("unbind", frozenset({BOUND, BIND_STARTED, BIND_FAILED}), UNBOUND, handle="release"),
+    Move("suspend", frozenset({BOUND}), SUSPENDED),
+    Move("resume", frozenset({SUSPENDED}), BIND_STARTED),
+    Move("fail_resume", frozenset({BIND_STARTED}), SUSPENDED),
+    Move("unbind", frozenset({BOUND, SUSPENDED, BIND_STARTED, BIND_FAILED}), UNBOUND,
+         handle="release"),
     Move("delete", frozenset(ARQ_STATES), GONE, handle="release"),
 )
 

@@ -269,6 +269,10 @@ class Hardware:
         return [self._run("clean", task) for task in
                 sorted(tasks, key=lambda task: task.handle_uuid in under_way)]
 
+    def take_down(self, tasks: Iterable[messages.HandleTask]) -> list[messages.HandleResult]:
+        """Remove what was made for each handle, which stays its ARQ's; one result a task."""
+        return [self._run("take_down", task) for task in tasks]
+
     def _run(self, work: str, task: messages.HandleTask) -> messages.HandleResult:
         with self._alone(task.handle_uuid):
             # while it waited, the caller may have been told that it failed
@@ -284,10 +288,11 @@ class Hardware:
         driver = slot.driver
         if driver is None:
             return f"driver {task.driver} is not at work on this host: {slot.error}"
-        if not isinstance(driver, base.PreparesHandles):
+        ability = base.TakesDownHandles if work == "take_down" else base.PreparesHandles
+        if not isinstance(driver, ability):
             return None
         try:
-            (driver.prepare if work == "prepare" else driver.clean)(task)
+            getattr(driver, work)(task)
         except Exception as error:
             LOG.exception("handle=%s %s by driver %s failed", task.handle_uuid, work, task.driver)
             return str(error) or type(error).__name__

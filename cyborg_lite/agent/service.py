@@ -58,6 +58,12 @@ class Endpoint:
         self._agent.restoration.wait(self._agent.hardware)
         return self._agent.hardware.clean(tasks)
 
+    @buses.exposed
+    def take_down(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
+        """Remove what the host has made for handles that are kept; one result a task."""
+        self._agent.restoration.wait(self._agent.hardware)
+        return self._agent.hardware.take_down(tasks)
+
 
 class Agent:
     """Discovers in one thread and beats in another, so that a driver that hangs costs no beat.

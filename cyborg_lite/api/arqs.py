@@ -26,11 +26,14 @@ FILTERS = ("hostname", "device_profile_name", "device_rp_uuid")
 
 TEXT = parameters.Text()
 UUID = parameters.Uuid()
-PATCH_TYPES: dict[str, parameters.Text | parameters.Uuid] = {
+MIGRATION_TYPES = ("cold", "live")
+PATCH_TYPES: dict[str, parameters.Text | parameters.Uuid | parameters.OneOf] = {
     "/hostname": parameters.Text(r"[A-Za-z0-9._-]+", "letters, digits, '.', '_' and '-'"),
     "/device_rp_uuid": UUID,
     "/instance_uuid": UUID,
     "/project_id": parameters.Text(r"[\x21-\x7e]+", "visible ASCII characters"),
+    "/migration_uuid": UUID,
+    "/migration_type": parameters.OneOf(*MIGRATION_TYPES),
 }
 NEEDED = ("/hostname", "/device_rp_uuid", "/instance_uuid")
 
@@ -39,8 +42,7 @@ class AcceleratorRequests(expose.Controller):
     """Operations of /v2/accelerator_requests."""
 
     def _shown(self, call: expose.Call, arq: messages.Arq) -> dict[str, Any]:
-        return microversions.render("arq", arq, call.version,
-                                    links=[call.link(f"v2/accelerator_requests/{arq.uuid}")])
+        return shown(call, arq)
 
     @expose.expose("arq:create", body=True, status=201)
     def post(self, call: expose.Call, body: Any) -> dict[str, Any]:
@@ -61,19 +63,25 @@ class AcceleratorRequests(expose.Controller):
     @expose.expose("arq:get_all", query={
         "bind_state": parameters.OneOf("resolved"), "instance": parameters.Many(UUID),
         "state": parameters.Many(parameters.OneOf(*states.ARQ_STATES)),
-        "hostname": TEXT, "project_id": TEXT, "device_profile_name": TEXT,
+        "migration": UUID, "sets": parameters.OneOf("all"), "hostname": TEXT,
+        "project_id": TEXT, "device_profile_name": TEXT,
         "device_rp_uuid": UUID, **paging.PARAMETERS})
     def get_all(self, call: expose.Call, bind_state: str | None = None,
                 instance: list[str] | None = None, state: list[str] | None = None,
-                project_id: str | None = None, **given: Any) -> dict[str, Any]:
+                project_id: str | None = None, migration: str | None = None,
+                sets: str | None = None, **given: Any) -> dict[str, Any]:
         if instance and len(instance) > 1 and not call.supports("queries"):
             raise errors.Invalid("Query parameter instance is one uuid below microversion 2.5.")
+        if migration and sets:
+            raise errors.Invalid("Give either ?migration=uuid or ?sets=all.")
+        state = _states_asked(call, state)
         if bind_state and not instance:
             # of one instance all are wanted, to say whether one is not resolved
             state = sorted(states.RESOLVED_STATES & set(state or states.ARQ_STATES))
         page = paging.page_from(call, given, self.services.max_limit)
         arqs = self.conductor.list_arqs(messages.ArqQuery(
             project_id=_scope(call, project_id), instance_uuids=instance, states=state, page=page,
+            migration_uuid=migration, all_sets=sets == "all",
             **{name: given[name] for name in FILTERS if name in given}))
         if instance and not call.supports("queries"):
             _refuse_failed(instance[0], arqs)
@@ -83,7 +91,10 @@ class AcceleratorRequests(expose.Controller):
 
     @expose.expose("arq:get_one", UUID)
     def get_one(self, call: expose.Call, uuid: str) -> dict[str, Any]:
-        return self._shown(call, self.conductor.get_arq(uuid, call.caller.scope))
+        arq = self.conductor.get_arq(uuid, call.caller.scope)
+        if arq.migration_uuid is not None and not call.supports("instance_operations"):
+            raise errors.NotFound(f"Accelerator request {uuid} does not exist.")
+        return self._shown(call, arq)
 
     @expose.expose("arq:update", body=True, status=202)
     def patch(self, call: expose.Call, body: Any) -> None:
@@ -97,25 +108,27 @@ class AcceleratorRequests(expose.Controller):
         self._patch(call, body)
 
     def _patch(self, call: expose.Call, body: Any) -> None:
-        _require_service_token(call.caller, "Binding or unbinding an accelerator request")
+        require_service_token(call.caller, "Binding or unbinding an accelerator request")
         patches = patches_from(body)
         for patch in patches:
-            _check_owner_change(call, patch)
+            _check_paths(call, patch)
         if patches[0].operation == "add":
             self.conductor.bind_arqs([patch.bind_request() for patch in patches])
         else:
             self.conductor.unbind_arqs([patch.arq_uuid for patch in patches])
 
     @expose.expose("arq:delete", status=204, query={"arqs": parameters.Several(UUID),
-                                                    "instance": UUID})
+                                                    "instance": UUID, "migration": UUID})
     def delete(self, call: expose.Call, arqs: list[str] | None = None,
-               instance: str | None = None) -> None:
+               instance: str | None = None, migration: str | None = None) -> None:
         if (arqs is None) == (instance is None):
             raise errors.Invalid("Give either ?arqs=uuid1,uuid2 or ?instance=uuid.")
+        if migration and not instance:
+            raise errors.Invalid("Query parameter migration needs instance beside it.")
         if instance:
-            _require_service_token(call.caller,
-                                   "Deleting the accelerator requests of an instance")
-            self.conductor.delete_arqs_of_instance(instance)
+            require_service_token(call.caller,
+                                  "Deleting the accelerator requests of an instance")
+            self.conductor.delete_arqs_of_instance(instance, migration)
         elif arqs:
             self._delete(call, arqs)
 
@@ -127,7 +140,27 @@ class AcceleratorRequests(expose.Controller):
         self.conductor.delete_arqs(uuids, call.caller.scope, call.caller.is_service)
 
 
-def _require_service_token(caller: auth.Caller, what: str) -> None:
+def shown(call: expose.Call, arq: messages.Arq) -> dict[str, Any]:
+    """Return an ARQ as the request's version shows it; Suspended is Bound to an older one."""
+    if arq.state == states.SUSPENDED and not call.supports("instance_operations"):
+        arq = dataclasses.replace(arq, state=states.BOUND)
+    return microversions.render("arq", arq, call.version, active=arq.migration_uuid is None,
+                                links=[call.link(f"v2/accelerator_requests/{arq.uuid}")])
+
+
+def _states_asked(call: expose.Call, state: list[str] | None) -> list[str] | None:
+    if call.supports("instance_operations") or state is None:
+        return state
+    if states.SUSPENDED in state:
+        known = [one for one in states.ARQ_STATES if one != states.SUSPENDED]
+        raise errors.Invalid(f"state {states.SUSPENDED} needs microversion "
+                             f"{microversions.text(microversions.since('instance_operations'))}; "
+                             f"allowed: {', '.join(known)}.")
+    return [*state, states.SUSPENDED] if states.BOUND in state else state
+
+
+def require_service_token(caller: auth.Caller, what: str) -> None:
+    """Raise ServiceTokenMissing; what: the beginning of a sentence."""
     if not caller.is_service:
         raise errors.ServiceTokenMissing(
             f"{what} requires a service token; use the Compute API to manage the accelerators of "
@@ -180,7 +213,9 @@ class Patch:
             arq_uuid=self.arq_uuid, hostname=self.values["/hostname"],
             device_rp_uuid=self.values["/device_rp_uuid"],
             instance_uuid=self.values["/instance_uuid"],
-            project_id=self.values.get("/project_id"))
+            project_id=self.values.get("/project_id"),
+            migration_uuid=self.values.get("/migration_uuid"),
+            migration_type=self.values.get("/migration_type"))
 
 
 def patches_from(body: Any) -> list[Patch]:
@@ -222,6 +257,9 @@ def _patch_of(key: str, operations: Any) -> Patch:
     missing = [path for path in NEEDED if path not in values]
     if "add" in kinds and missing:
         raise errors.Invalid(f"The patch of {arq_uuid} lacks {', '.join(missing)}.")
+    if "/migration_type" in values and "/migration_uuid" not in values:
+        raise errors.Invalid(f"The patch of {arq_uuid} has /migration_type and lacks "
+                             "/migration_uuid.")
     return Patch(arq_uuid, kinds.pop(), values)
 
 
@@ -239,7 +277,7 @@ def _operation(arq_uuid: str, operation: Any) -> tuple[str, str]:
     return kind, path
 
 
-def _check_owner_change(call: expose.Call, patch: Patch) -> None:
+def _check_paths(call: expose.Call, patch: Patch) -> None:
     """Refuse paths of later microversions, and a new owner from anybody but an administrator."""
     for path in patch.values:
         since = microversions.patch_since()[path]

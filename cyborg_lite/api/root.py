@@ -19,9 +19,11 @@ from cyborg_lite.api import device_profiles
 from cyborg_lite.api import devices
 from cyborg_lite.api import expose
 from cyborg_lite.api import faults
+from cyborg_lite.api import instance_operations
 from cyborg_lite.api import microversions
 
 ARQS = arqs.AcceleratorRequests
+OPERATIONS = instance_operations.InstanceOperations
 PROFILES = device_profiles.DeviceProfiles
 DEVICES = devices.Devices
 DEPLOYABLES = deployables.Deployables
@@ -54,6 +56,7 @@ ROUTES = (
     Route("POST", "/v2/accelerator_requests", ARQS, "post"),
     Route("PATCH", "/v2/accelerator_requests", ARQS, "patch"),
     Route("DELETE", "/v2/accelerator_requests", ARQS, "delete"),
+    Route("POST", "/v2/accelerator_requests/action", OPERATIONS, "post"),
     Route("GET", "/v2/accelerator_requests/{uuid}", ARQS, "get_one"),
     Route("PATCH", "/v2/accelerator_requests/{uuid}", ARQS, "patch_one"),
     Route("DELETE", "/v2/accelerator_requests/{uuid}", ARQS, "delete_one"),

@@ -19,6 +19,7 @@ from typing import Any
 from cyborg_lite import auth
 from cyborg_lite import errors
 from cyborg_lite import messages
+from cyborg_lite import metrics
 from cyborg_lite import rpc
 from cyborg_lite.db import arqs
 from cyborg_lite.db import binds
@@ -132,7 +133,7 @@ def unbind(binder: Binder, uuids: list[str]) -> None:
 def delete(binder: Binder, uuids: list[str], project_id: str | None, bound_too: bool) -> None:
     """Delete ARQs; NotFound names those that don't exist, after the others were deleted."""
     missing, to_clean = arqs.delete(binder.database, uuids, project_id, bound_too)
-    _after_delete(binder, to_clean)
+    after_delete(binder, to_clean)
     gone = [one for one in uuids if one not in missing]
     if gone:
         LOG.info("arq=%s deleted", ",".join(gone))
@@ -141,12 +142,13 @@ def delete(binder: Binder, uuids: list[str], project_id: str | None, bound_too: 
 
 
 def delete_of_instance(binder: Binder, instance_uuid: str) -> None:
-    """Delete all ARQs of an instance; without any it is a success too."""
-    _after_delete(binder, arqs.delete_of_instance(binder.database, instance_uuid))
+    """Delete all ARQs of an instance, of every set; without any it is a success too."""
+    after_delete(binder, arqs.delete_of_instance(binder.database, instance_uuid))
     LOG.info("instance=%s its accelerator requests are deleted", instance_uuid)
 
 
-def _after_delete(binder: Binder, to_clean: bool) -> None:
+def after_delete(binder: Binder, to_clean: bool) -> None:
+    """Have cleaned what was given back."""
     if to_clean:
         binder.wake_cleaning()
         binder.wake_sync()
@@ -154,10 +156,11 @@ def _after_delete(binder: Binder, to_clean: bool) -> None:
 
 def _log_outcome(outcome: binds.Outcome, asked: Mapping[str, messages.BindRequest],
                  began: float) -> None:
-    took_ms = (time.monotonic() - began) * 1000
+    took_s = time.monotonic() - began
     for arq in outcome.bound:
         request = asked.get(arq)
         where = (f"instance={request.instance_uuid} host={request.hostname} " if request else "")
-        LOG.info("arq=%s Bound %s%.0f ms", arq, where, took_ms)
+        LOG.info("arq=%s Bound %s%.0f ms", arq, where, took_s * 1000)
+        metrics.BIND_SECONDS.labels("bound").observe(took_s)
     for arq, reason in outcome.failed.items():
-        LOG.warning("arq=%s BindFailed: %s", arq, reason)
+        LOG.warning("arq=%s could not be bound or resumed: %s", arq, reason)

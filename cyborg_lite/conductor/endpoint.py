@@ -11,6 +11,7 @@ from cyborg_lite import messages
 from cyborg_lite.conductor import arqs
 from cyborg_lite.conductor import device_profiles
 from cyborg_lite.conductor import devices
+from cyborg_lite.conductor import instance_operations
 from cyborg_lite.conductor import inventory
 from cyborg_lite.db import arqs as arq_rows
 from cyborg_lite.db import device_detail
@@ -87,8 +88,35 @@ class Endpoint:
         arqs.delete(self._binder, uuids, project_id, bound_too)
 
     @buses.exposed
-    def delete_arqs_of_instance(self, instance_uuid: str) -> None:
-        arqs.delete_of_instance(self._binder, instance_uuid)
+    def delete_arqs_of_instance(self, instance_uuid: str,
+                                migration_uuid: str | None = None) -> None:
+        if migration_uuid is None:
+            arqs.delete_of_instance(self._binder, instance_uuid)
+        else:
+            instance_operations.end(self._binder, instance_uuid, migration_uuid)
+
+    @buses.exposed
+    def begin_migration(self, instance_uuid: str, migration_uuid: str,
+                        migration_type: str | None) -> list[messages.Arq]:
+        return instance_operations.begin(
+            self._binder, instance_uuid, migration_uuid, migration_type)
+
+    @buses.exposed
+    def switch_migration(self, instance_uuid: str, migration_uuid: str,
+                         to: str) -> list[messages.Arq]:
+        return instance_operations.switch(self._binder, instance_uuid, migration_uuid, to)
+
+    @buses.exposed
+    def end_migration(self, instance_uuid: str, migration_uuid: str) -> list[messages.Arq]:
+        return instance_operations.end(self._binder, instance_uuid, migration_uuid)
+
+    @buses.exposed
+    def suspend_instance(self, instance_uuid: str) -> list[messages.Arq]:
+        return instance_operations.suspend(self._binder, instance_uuid)
+
+    @buses.exposed
+    def resume_instance(self, instance_uuid: str) -> list[messages.Arq]:
+        return instance_operations.resume(self._binder, instance_uuid)
 
     @buses.exposed
     def list_devices(self, query: messages.DeviceQuery) -> list[messages.Device]:

@@ -27,9 +27,14 @@ from cyborg_lite.db import session
 T = models.arqs
 H = models.attach_handles
 
-BINDING = ("instance_uuid", "hostname", "device_rp_uuid", "set_position", "state_reason",
-           "lease_owner", "lease_until")
-"""Columns that say what an ARQ is bound to; all NULL when it is bound to nothing."""
+ACTIVE = ""
+"""The mark of the active set: no migration's uuid."""
+
+BOUND_TO_NOTHING: dict[str, Any] = {
+    **dict.fromkeys(("instance_uuid", "hostname", "device_rp_uuid", "set_position",
+                     "state_reason", "lease_owner", "lease_until")),
+    "migration_uuid": ACTIVE, "resumes": False}
+"""Columns that say what an ARQ is bound to, and what is under way with that."""
 
 
 @session.retrying
@@ -68,8 +73,7 @@ def _new_row(profile: sa.Row[Any], number: int, group: dict[str, str],
     return {"uuid": str(uuid.uuid4()), "project_id": project_id, "state": states.INITIAL,
             "device_profile_id": profile.id, "device_profile_name": profile.name,
             "device_profile_group_id": number, "device_profile_group": session.to_json(group),
-            "migration_uuid": "", "created_at": session.now(), "updated_at": session.now(),
-            **dict.fromkeys(BINDING)}
+            "created_at": session.now(), "updated_at": session.now(), **BOUND_TO_NOTHING}
 
 
 # --- looking ----------------------------------------------------------------------------------
@@ -78,9 +82,9 @@ _SHOWN_HANDLE_STATES = (states.IN_USE, states.MISSING)
 
 _COLUMNS = sa.select(
     T.c.uuid, T.c.project_id, T.c.state, T.c.state_reason, T.c.device_profile_name,
-    T.c.device_profile_group_id, T.c.instance_uuid, T.c.hostname, T.c.device_rp_uuid,
-    T.c.created_at, T.c.updated_at, H.c.uuid.label("handle_uuid"), H.c.type.label("handle_type"),
-    H.c.info.label("handle_info"))
+    T.c.device_profile_group_id, T.c.instance_uuid, T.c.migration_uuid, T.c.hostname,
+    T.c.device_rp_uuid, T.c.created_at, T.c.updated_at, H.c.uuid.label("handle_uuid"),
+    H.c.type.label("handle_type"), H.c.info.label("handle_info"))
 
 _SHOWN_HANDLE = sa.and_(H.c.arq_uuid == T.c.uuid, H.c.state.in_(_SHOWN_HANDLE_STATES))
 
@@ -90,12 +94,21 @@ ORDER = paging.Order(T, {"uuid": T.c.uuid, "state": T.c.state,
                          "device_profile_name": T.c.device_profile_name})
 
 
+def sets_of(connection: sa.Connection, instance_uuid: str) -> list[messages.Arq]:
+    """The ARQs of all sets of an instance, in the caller's transaction."""
+    return [_message(row) for row in connection.execute(
+        _WITH_HANDLE.where(T.c.instance_uuid == instance_uuid).order_by(T.c.id)).mappings()]
+
+
 def list_arqs(database: session.Database, query: messages.ArqQuery) -> list[messages.Arq]:
     """The ARQs that fit, oldest first unless the page says otherwise."""
     conditions = [column == value for column, value in (
         (T.c.project_id, query.project_id), (T.c.instance_uuid, query.instance_uuid),
         (T.c.hostname, query.hostname), (T.c.device_profile_name, query.device_profile_name),
-        (T.c.device_rp_uuid, query.device_rp_uuid)) if value is not None]
+        (T.c.device_rp_uuid, query.device_rp_uuid),
+        (T.c.migration_uuid, query.migration_uuid)) if value is not None]
+    if query.migration_uuid is None and not query.all_sets:
+        conditions.append(T.c.migration_uuid == ACTIVE)
     conditions += [column.in_(values) for column, values in (
         (T.c.state, query.states), (T.c.instance_uuid, query.instance_uuids))
         if values is not None]
@@ -141,6 +154,7 @@ def _message(row: Any) -> messages.Arq:
         attach_handle_type=row["handle_type"] if has_handle else None,
         attach_handle_uuid=row["handle_uuid"],
         attach_handle_info=json.loads(row["handle_info"]) if has_handle else {},
+        migration_uuid=row["migration_uuid"] or None,
         created_at=session.text(row["created_at"]), updated_at=session.text(row["updated_at"]))
 
 
@@ -155,7 +169,7 @@ def unbind(database: session.Database, uuids: Sequence[str]) -> bool:
     """
     move = states.arq_move("unbind")
     with database.writing() as connection:
-        rows = _locked(connection, T.c.uuid.in_(uuids))
+        rows = locked(connection, T.c.uuid.in_(uuids))
         missing = set(uuids) - {row.uuid for row in rows}
         if missing:
             raise not_found(sorted(missing))
@@ -169,7 +183,7 @@ def unbind(database: session.Database, uuids: Sequence[str]) -> bool:
             return False
         connection.execute(
             sa.update(T).where(T.c.id.in_([row.id for row in bound]))
-            .values(state=move.target, updated_at=session.now(), **dict.fromkeys(BINDING)))
+            .values(state=move.target, updated_at=session.now(), **BOUND_TO_NOTHING))
         _drop_events(connection, bound)
         return release_handles(connection, [row.uuid for row in bound])
 
@@ -185,22 +199,26 @@ def delete(database: session.Database, uuids: Sequence[str], project_id: str | N
     if project_id is not None:
         condition = sa.and_(condition, T.c.project_id == project_id)
     with database.writing() as connection:
-        rows = _locked(connection, condition)
+        rows = locked(connection, condition)
         for row in rows:
             if row.instance_uuid is not None and not bound_too:
                 raise errors.ServiceTokenMissing(
                     f"Accelerator request {row.uuid} is bound to instance {row.instance_uuid}; "
                     "only a request with a service token may delete it. Use the Compute API.")
-        to_clean = _delete_rows(connection, rows)
+        to_clean = delete_rows(connection, rows)
     found = {row.uuid for row in rows}
     return [one for one in dict.fromkeys(uuids) if one not in found], to_clean
 
 
 @session.retrying
 def delete_of_instance(database: session.Database, instance_uuid: str) -> bool:
-    """Delete all ARQs of the instance, if any; returns whether a handle needs cleaning."""
+    """Delete all ARQs of the instance, of every set; returns whether a handle needs cleaning."""
+    migrations = models.migrations
     with database.writing() as connection:
-        return _delete_rows(connection, _locked(connection, T.c.instance_uuid == instance_uuid))
+        to_clean = delete_rows(connection, locked(connection, T.c.instance_uuid == instance_uuid))
+        connection.execute(
+            sa.delete(migrations).where(migrations.c.instance_uuid == instance_uuid))
+        return to_clean
 
 
 @session.retrying
@@ -217,13 +235,16 @@ def delete_never_bound(database: session.Database, before: datetime.datetime,
         return [row.uuid for row in rows]
 
 
-def _locked(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[sa.Row[Any]]:
+def locked(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[sa.Row[Any]]:
+    """Lock ARQs, in the order in which everybody locks them."""
     return list(connection.execute(
-        sa.select(T.c.id, T.c.uuid, T.c.state, T.c.instance_uuid).where(condition)
-        .order_by(T.c.id).with_for_update()))
+        sa.select(T.c.id, T.c.uuid, T.c.state, T.c.instance_uuid, T.c.migration_uuid, T.c.hostname,
+                  T.c.lease_until)
+        .where(condition).order_by(T.c.id).with_for_update()))
 
 
-def _delete_rows(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> bool:
+def delete_rows(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> bool:
+    """Delete locked ARQs in the caller's transaction; returns whether a handle needs cleaning."""
     if not rows:
         return False
     to_clean = release_handles(

@@ -25,6 +25,7 @@ from cyborg_lite import states
 from cyborg_lite.db import arqs
 from cyborg_lite.db import handles
 from cyborg_lite.db import leases
+from cyborg_lite.db import migration_sets
 from cyborg_lite.db import models
 from cyborg_lite.db import services
 from cyborg_lite.db import session
@@ -55,6 +56,7 @@ class _Provider:
     deployable_name: str
     hostname: str
     prepares: bool
+    guest_sees: tuple[str, ...]
     device_status: str
     device_address: str
     driver: str
@@ -62,7 +64,7 @@ class _Provider:
 
 def start(database: session.Database, requests: Sequence[messages.BindRequest], owner: leases.Owner,
           request_id: str | None) -> Outcome:
-    """Reserve a handle for each ARQ, all of an instance or none of it.
+    """Reserve a handle for each ARQ, all of a set or none of it.
 
     NotFound, StateConflict and AlreadyHasArqs change nothing. An ARQ that has exactly this bind
     already is left as it is and named in no part of the outcome.
@@ -84,8 +86,9 @@ def _start(database: session.Database, requests: Sequence[messages.BindRequest],
         todo, positions = _what_to_bind(connection, requests)
         if not todo:
             return Outcome()
+        live = migration_sets.open_for(connection, [asked for _, asked in todo])
         providers = _providers(connection, {asked.device_rp_uuid for _, asked in todo})
-        failures = _fail_whole_instances(todo, {
+        failures = _fail_whole_sets(todo, {
             asked.arq_uuid: reason for _, asked in todo
             if (reason := _refusal(asked, providers.get(asked.device_rp_uuid)))})
         wanted = collections.Counter(
@@ -93,25 +96,34 @@ def _start(database: session.Database, requests: Sequence[messages.BindRequest],
             if asked.arq_uuid not in failures)
         free = {deployable: _free_handles(connection, database, deployable, number)
                 for deployable, number in sorted(wanted.items())}
-        failures |= _fail_whole_instances(
+        failures |= _fail_whole_sets(
             todo, _shortages(todo, failures, providers, free, wanted))
+        if live:
+            failures |= _fail_whole_sets(
+                todo, _differences(connection, todo, live, failures, providers, free))
         outcome = _assign(todo, failures, providers, free)
         _store(connection, todo, positions, outcome, providers, free, owner, request_id)
         return outcome
 
 
 Todo = list[tuple[sa.Row[Any], messages.BindRequest]]
+Set = tuple[str, str]
+"""An instance's active set, or its inactive one of a migration: the two uuids."""
+
+
+def _set_of(request: messages.BindRequest) -> Set:
+    return request.instance_uuid, request.migration_uuid or arqs.ACTIVE
 
 
 def _what_to_bind(connection: sa.Connection,
                   requests: Sequence[messages.BindRequest],
-                  ) -> tuple[Todo, collections.Counter[str]]:
-    """Return what is not bound so already, and the next free position in each instance's set."""
+                  ) -> tuple[Todo, collections.Counter[Set]]:
+    """Return what is not bound so already, and the next free position in each set."""
     asked = {request.arq_uuid: request for request in requests}
     instances = {request.instance_uuid for request in requests}
     rows = connection.execute(
-        sa.select(T.c.id, T.c.uuid, T.c.state, T.c.instance_uuid, T.c.hostname,
-                  T.c.device_rp_uuid, T.c.set_position, T.c.project_id)
+        sa.select(T.c.id, T.c.uuid, T.c.state, T.c.instance_uuid, T.c.migration_uuid,
+                  T.c.hostname, T.c.device_rp_uuid, T.c.set_position, T.c.project_id)
         .where(sa.or_(T.c.uuid.in_(asked), T.c.instance_uuid.in_(instances)))
         .order_by(T.c.id).with_for_update()).all()
     missing = set(asked) - {row.uuid for row in rows}
@@ -129,36 +141,46 @@ def _what_to_bind(connection: sa.Connection,
                 f"it can be bound to {request.instance_uuid}, {request.hostname} and "
                 f"{request.device_rp_uuid} only from {', '.join(sorted(move.sources))}.")
     # a set that exists may be repeated or tried again, but nothing joins it
-    joined = {request.instance_uuid for row, request in todo
-              if row.instance_uuid != request.instance_uuid}
+    joined = {_set_of(request) for row, request in todo
+              if (row.instance_uuid, row.migration_uuid) != _set_of(request)}
+    sets = {_set_of(request) for request in requests}
     for row in rows:
-        wish = asked.get(row.uuid)
-        if row.instance_uuid in (joined & {wish.instance_uuid} if wish else instances):
-            raise errors.AlreadyHasArqs(
-                f"Instance {row.instance_uuid} already has accelerator requests "
-                f"({row.uuid}); no more can be bound to it.")
-    positions: collections.Counter[str] = collections.Counter()
+        own, wish = (row.instance_uuid, row.migration_uuid), asked.get(row.uuid)
+        if own in (joined & {_set_of(wish)} if wish else sets):
+            raise _already_has(row)
+    positions: collections.Counter[Set] = collections.Counter()
     for row in rows:
         if row.instance_uuid is not None:
-            positions[row.instance_uuid] = max(positions[row.instance_uuid],
-                                               (row.set_position or 0) + 1)
+            own = row.instance_uuid, row.migration_uuid
+            positions[own] = max(positions[own], (row.set_position or 0) + 1)
     return todo, positions
+
+
+def _already_has(row: sa.Row[Any]) -> errors.Error:
+    if row.migration_uuid == arqs.ACTIVE:
+        return errors.AlreadyHasArqs(
+            f"Instance {row.instance_uuid} already has accelerator requests "
+            f"({row.uuid}); no more can be bound to it.")
+    return errors.StateConflict(
+        f"Migration {row.migration_uuid} of instance {row.instance_uuid} already has accelerator "
+        f"requests ({row.uuid}); no more can be bound for it.")
 
 
 def _is_bound_so(row: sa.Row[Any], request: messages.BindRequest) -> bool:
     return row.state in (states.BIND_STARTED, states.BOUND) and (
-        (row.instance_uuid, row.hostname, row.device_rp_uuid)
-        == (request.instance_uuid, request.hostname, request.device_rp_uuid)) and (
+        (row.instance_uuid, row.migration_uuid, row.hostname, row.device_rp_uuid)
+        == (*_set_of(request), request.hostname, request.device_rp_uuid)) and (
         request.project_id in (None, row.project_id))
 
 
 def _providers(connection: sa.Connection, rp_uuids: Iterable[str]) -> dict[str, _Provider]:
     D, V = models.deployables, models.devices
-    return {row.rp_uuid: _Provider(row.id, row.name, row.hostname, row.prepares, row.status,
+    return {row.rp_uuid: _Provider(row.id, row.name, row.hostname, row.prepares,
+                                   migration_sets.kind_of(row), row.status,
                                    row.address, row.driver)
             for row in connection.execute(
-                sa.select(D.c.rp_uuid, D.c.id, D.c.name, D.c.prepares,
-                          V.c.hostname, V.c.status, V.c.address, V.c.driver)
+                sa.select(D.c.rp_uuid, D.c.id, D.c.name, D.c.prepares, V.c.hostname, V.c.status,
+                          V.c.address, V.c.driver, *migration_sets.KIND)
                 .join_from(D, V, V.c.id == D.c.device_id)
                 .where(D.c.rp_uuid.in_(rp_uuids)))}
 
@@ -175,12 +197,12 @@ def _refusal(request: messages.BindRequest, provider: _Provider | None) -> str |
     return None
 
 
-def _fail_whole_instances(todo: Todo, failures: Mapping[str, str]) -> dict[str, str]:
-    """An instance can't run with a part of its accelerators: one failure fails them all."""
-    by_instance = {asked.instance_uuid: failures[asked.arq_uuid] for _, asked in todo
-                   if asked.arq_uuid in failures}
-    return {asked.arq_uuid: failures.get(asked.arq_uuid, by_instance[asked.instance_uuid])
-            for _, asked in todo if asked.instance_uuid in by_instance}
+def _fail_whole_sets(todo: Todo, failures: Mapping[str, str]) -> dict[str, str]:
+    """An instance can't run with a part of its accelerators: one failure fails the whole set."""
+    by_set = {_set_of(asked): failures[asked.arq_uuid] for _, asked in todo
+              if asked.arq_uuid in failures}
+    return {asked.arq_uuid: failures.get(asked.arq_uuid, by_set[_set_of(asked)])
+            for _, asked in todo if _set_of(asked) in by_set}
 
 
 def _free_handles(connection: sa.Connection, database: session.Database, deployable_id: int,
@@ -216,6 +238,30 @@ def _shortages(todo: Todo, failures: Mapping[str, str], providers: Mapping[str, 
     return short
 
 
+def _differences(connection: sa.Connection, todo: Todo, live: Mapping[Set, str],
+                 failures: Mapping[str, str], providers: Mapping[str, _Provider],
+                 free: Mapping[int, Sequence[sa.Row[Any]]]) -> dict[str, str]:
+    """What a running guest would see change: a live migration can't exchange its devices."""
+    given: collections.Counter[int] = collections.Counter()
+    seen: dict[Set, dict[str, tuple[str, ...]]] = collections.defaultdict(dict)
+    for _, asked in todo:
+        if asked.arq_uuid in failures:
+            continue
+        provider = providers[asked.device_rp_uuid]
+        handle = free[provider.deployable_id][given[provider.deployable_id]]
+        given[provider.deployable_id] += 1
+        if _set_of(asked) in live:
+            seen[_set_of(asked)][asked.arq_uuid] = migration_sets.guest_sees(
+                handle.type, handle.info, provider.guest_sees)
+    different: dict[str, str] = {}
+    for (instance, _), after in seen.items():
+        reason = migration_sets.difference(
+            migration_sets.seen_by_guest(connection, instance), list(after.values()))
+        if reason:
+            different |= dict.fromkeys(after, reason)
+    return different
+
+
 def _assign(todo: Todo, failures: dict[str, str], providers: Mapping[str, _Provider],
             free: dict[int, list[sa.Row[Any]]]) -> Outcome:
     """Give each ARQ that did not fail its handle; `free` keeps, in order, those given."""
@@ -240,7 +286,7 @@ def _assign(todo: Todo, failures: dict[str, str], providers: Mapping[str, _Provi
     return outcome
 
 
-def _store(connection: sa.Connection, todo: Todo, positions: collections.Counter[str],
+def _store(connection: sa.Connection, todo: Todo, positions: collections.Counter[Set],
            outcome: Outcome, providers: Mapping[str, _Provider],
            free: Mapping[int, Sequence[sa.Row[Any]]],
            owner: leases.Owner, request_id: str | None) -> None:
@@ -250,18 +296,19 @@ def _store(connection: sa.Connection, todo: Todo, positions: collections.Counter
     arq_rows, handle_rows = [], []
     for row, asked in todo:
         reason = outcome.failed.get(asked.arq_uuid)
+        own = _set_of(asked)
         state = (states.BIND_FAILED if reason else
                  states.BOUND if asked.arq_uuid in bound else states.BIND_STARTED)
         arq_rows.append({
             "id": row.id, "state": state, "state_reason": reason,
-            "instance_uuid": asked.instance_uuid, "hostname": asked.hostname,
+            "instance_uuid": own[0], "migration_uuid": own[1], "hostname": asked.hostname,
             "device_rp_uuid": asked.device_rp_uuid,
-            "set_position": row.set_position if row.instance_uuid == asked.instance_uuid
-            else positions[asked.instance_uuid],
+            "set_position": row.set_position if (row.instance_uuid, row.migration_uuid) == own
+            else positions[own],
             "project_id": asked.project_id or row.project_id, "updated_at": moment,
             "lease_owner": owner.conductor if state == states.BIND_STARTED else None,
             "lease_until": owner.lease_until if state == states.BIND_STARTED else None})
-        positions[asked.instance_uuid] += 1
+        positions[own] += 1
         if reason is None:
             deployable = providers[asked.device_rp_uuid].deployable_id
             handle = free[deployable][given[deployable]]
@@ -271,15 +318,16 @@ def _store(connection: sa.Connection, todo: Todo, positions: collections.Counter
                 "state": states.IN_USE if state == states.BOUND else states.RESERVED})
     session.bulk_update(connection, T, "id", arq_rows)
     session.bulk_update(connection, H, "id", handle_rows)
-    outcome.events.extend(_event_rows(
+    outcome.events.extend(event_rows(
         {asked.arq_uuid: asked.instance_uuid for _, asked in todo
          if asked.arq_uuid in bound or asked.arq_uuid in outcome.failed},
         outcome.failed, owner, request_id))
     services.insert_events(connection, outcome.events)
 
 
-def _event_rows(instances: Mapping[str, str], failed: Mapping[str, str], owner: leases.Owner,
-                request_id: str | None) -> list[dict[str, Any]]:
+def event_rows(instances: Mapping[str, str], failed: Mapping[str, str], owner: leases.Owner,
+               request_id: str | None) -> list[dict[str, Any]]:
+    """Rows for Nova, `{arq: instance}`, as `services.insert_events` takes them."""
     return [{"arq_uuid": arq, "instance_uuid": instance, "request_id": request_id,
              "status": "failed" if arq in failed else "completed",
              "due_at": owner.lease_until, "lease_owner": owner.conductor}
@@ -292,7 +340,9 @@ def _event_rows(instances: Mapping[str, str], failed: Mapping[str, str], owner: 
 @session.retrying
 def finish(database: session.Database, results: Sequence[messages.HandleResult],
            lease: leases.Owner, owner: leases.Owner, request_id: str | None) -> Outcome:
-    """Write what the host made of reserved handles: Bound, or BindFailed for the whole instance.
+    """Write what the host made of handles: Bound, or BindFailed for the whole set.
+
+    What was to be resumed and failed is Suspended again, with its handle.
 
     lease: under which the work was begun; owner: who tells Nova. A bind that somebody took over
     meanwhile is his. A handle whose ARQ went is left alone, also when another ARQ has it by now:
@@ -301,34 +351,37 @@ def finish(database: session.Database, results: Sequence[messages.HandleResult],
     reasons = {result.handle_uuid: result.error for result in results}
     with database.writing() as connection:
         rows = connection.execute(
-            sa.select(T.c.id, T.c.uuid, T.c.instance_uuid, H.c.id.label("handle_id"),
-                      H.c.uuid.label("handle_uuid"), H.c.state.label("handle_state"))
+            sa.select(T.c.id, T.c.uuid, T.c.instance_uuid, T.c.migration_uuid, T.c.resumes,
+                      H.c.id.label("handle_id"), H.c.uuid.label("handle_uuid"),
+                      H.c.state.label("handle_state"))
             .join_from(H, T, T.c.uuid == H.c.arq_uuid)
             .where(H.c.uuid.in_(reasons), T.c.state == states.BIND_STARTED, leases.held(T, lease))
             .order_by(T.c.id).with_for_update()).all()
         failed = {row.uuid: reason for row in rows if (reason := _why_failed(row, reasons))}
-        bad_instances = {row.instance_uuid: failed[row.uuid] for row in rows
-                         if row.uuid in failed}
-        failed |= {row.uuid: bad_instances[row.instance_uuid] for row in rows
-                   if row.instance_uuid in bad_instances and row.uuid not in failed}
+        bad_sets = {(row.instance_uuid, row.migration_uuid): failed[row.uuid] for row in rows
+                    if row.uuid in failed}
+        failed |= {row.uuid: reason for row in rows if row.uuid not in failed and (
+            reason := bad_sets.get((row.instance_uuid, row.migration_uuid)))}
         good = [row for row in rows if row.uuid not in failed]
         outcome = Outcome(bound=[row.uuid for row in good], failed=failed)
         session.bulk_update(connection, T, "id", [
             {"id": row.id, "state_reason": failed.get(row.uuid), "updated_at": session.now(),
-             "state": states.BIND_FAILED if row.uuid in failed else states.BOUND,
+             "state": states.BOUND if row.uuid not in failed else
+             states.SUSPENDED if row.resumes else states.BIND_FAILED, "resumes": False,
              "lease_owner": None, "lease_until": None} for row in rows])
         session.bulk_update(connection, H, "id", [
             {"id": row.handle_id, "state": states.IN_USE, "updated_at": session.now()}
             for row in good])
-        arqs.release_handles(connection, list(failed))
-        outcome.events.extend(_event_rows(
+        arqs.release_handles(connection, [row.uuid for row in rows
+                                          if row.uuid in failed and not row.resumes])
+        outcome.events.extend(event_rows(
             {row.uuid: row.instance_uuid for row in rows}, failed, owner, request_id))
         services.insert_events(connection, outcome.events)
     return outcome
 
 
 def _why_failed(row: sa.Row[Any], reasons: Mapping[str, str | None]) -> str | None:
-    if row.handle_state != states.RESERVED:
+    if row.handle_state != (states.IN_USE if row.resumes else states.RESERVED):
         return f"The host reports attach handle {row.handle_uuid} no more."
     return reasons[row.handle_uuid]
 

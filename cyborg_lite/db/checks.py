@@ -19,6 +19,7 @@ P = models.deployables
 V = models.devices
 N = models.hosts
 E = models.events
+M = models.migrations
 
 SHOWN = 100
 """Findings of one kind that are named; there may be more."""
@@ -83,15 +84,16 @@ def _arqs() -> Iterator[_Question]:
         A.c.device_rp_uuid.label("wanted"),
     ).join_from(A, H, H.c.arq_uuid == A.c.uuid).join(P, P.c.id == H.c.deployable_id).join(
         V, V.c.id == P.c.device_id)
-    holding = A.c.state.in_([states.BIND_STARTED, states.BOUND])
+    holding = A.c.state.in_([states.BIND_STARTED, states.BOUND, states.SUSPENDED])
     yield _Question(1, "ARQ {arq} is {state} and holds no handle",
                     named.outerjoin(H, H.c.arq_uuid == A.c.uuid)
                     .where(holding, H.c.id.is_(None)))
     yield _Question(1, "ARQ {arq} is {state} and yet holds handle {handle}",
                     with_handle.where(~holding))
     fitting = sa.or_(
-        sa.and_(A.c.state == states.BIND_STARTED, H.c.state == states.RESERVED),
-        sa.and_(A.c.state == states.BOUND, H.c.state == states.IN_USE),
+        sa.and_(A.c.state == states.BIND_STARTED, ~A.c.resumes, H.c.state == states.RESERVED),
+        sa.and_(sa.or_(A.c.state.in_([states.BOUND, states.SUSPENDED]), A.c.resumes),
+                H.c.state == states.IN_USE),
         H.c.state == states.MISSING)
     yield _Question(1, "ARQ {arq} is {state}, but its handle {handle} is {handle_state}",
                     with_handle.where(holding, ~fitting))
@@ -107,6 +109,13 @@ def _arqs() -> Iterator[_Question]:
                                                 A.c.device_rp_uuid.is_(None))))
     yield _Question(1, "ARQ {arq} is in a state that does not exist: {state}",
                     named.where(A.c.state.not_in(states.ARQ_STATES)))
+    yield _Question(9, "ARQ {arq} is in the inactive set of migration {migration} of instance "
+                       "{instance}, which is not open",
+                    sa.select(A.c.uuid.label("arq"), A.c.migration_uuid.label("migration"),
+                              A.c.instance_uuid.label("instance"))
+                    .outerjoin(M, sa.and_(M.c.instance_uuid == A.c.instance_uuid,
+                                          M.c.migration_uuid == A.c.migration_uuid))
+                    .where(A.c.migration_uuid != "", M.c.id.is_(None)))
 
 
 def _stuck(limits: Limits, moment: datetime.datetime) -> Iterator[_Question]:

@@ -45,13 +45,17 @@ def tasks_by_host(rows: Iterable[sa.Row[Any]]) -> dict[str, list[messages.Handle
 
 @session.retrying
 def intent_of(database: session.Database, hostname: str) -> messages.HostIntent:
-    """Return what should exist on the host: handles that are held, and those to clean."""
+    """Return what should exist on the host: handles that are held, and those to clean.
+
+    What a suspended instance holds is taken down, and so neither.
+    """
     with database.reading() as connection:
         rows = connection.execute(
             task_columns(H.c.state, T.c.instance_uuid)
             .outerjoin(T, T.c.uuid == H.c.arq_uuid)
             .where(V.c.hostname == hostname,
-                   sa.or_(sa.and_(H.c.state.in_(sorted(states.HELD_STATES)), D.c.prepares),
+                   sa.or_(sa.and_(H.c.state.in_(sorted(states.HELD_STATES)), D.c.prepares,
+                                  T.c.state != states.SUSPENDED),
                           sa.and_(H.c.state == states.CLEANING, D.c.cleans)))
             .order_by(H.c.id)).all()
     held = [row for row in rows if row.state in states.HELD_STATES]

@@ -167,7 +167,8 @@ def _apply(connection: sa.Connection, host: str, changes: Changes) -> None:
     # a missing handle's ARQ does not move on while it has the handle
     _set_state(connection, changes.found_handles, "find", sa.case(
         (H.c.arq_uuid.in_(sa.select(T.c.uuid).where(T.c.uuid == H.c.arq_uuid,
-                                                    T.c.state == states.BIND_STARTED)),
+                                                    T.c.state == states.BIND_STARTED,
+                                                    ~T.c.resumes)),
          states.handle_move("find_reserved").target), else_=states.handle_move("find").target))
     new_parts = [*changes.new_handles, *changes.new_attributes]
     ids = _ids(connection, D, new_parts) if new_parts else {}

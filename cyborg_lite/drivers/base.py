@@ -11,6 +11,7 @@ nobody writes stubs:
 * `Driver`: discover the devices of the host. It changes nothing.
 * `PreparesHandles`: host work before a handle can be attached, and before it is given on.
 * `RestoresHandles`: that work is made anew when the agent starts.
+* `TakesDownHandles`: that work is taken down while an instance is suspended.
 * `ArrangesDevices`: makes the host as its device files wish, before each discovery.
 """
 
@@ -163,6 +164,18 @@ class RestoresHandles(PreparesHandles):
         """Remove what this driver made for these handles, of which nobody has any.
 
         What it didn't make stays. What can't be removed is logged, and stays too.
+        """
+
+
+class TakesDownHandles(PreparesHandles):
+    """What it prepares can be away while the instance that holds the handle is suspended."""
+
+    @abc.abstractmethod
+    def take_down(self, task: messages.HandleTask) -> None:
+        """Remove what `prepare` made; `prepare` makes the same again. May be repeated.
+
+        Unlike `clean` it erases nothing of the tenant's: the handle stays with its ARQ. Raises
+        when that is not done.
         """
 
 

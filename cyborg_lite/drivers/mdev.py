@@ -43,7 +43,7 @@ class TypeOptions:
     traits: tuple[str, ...] = ()
 
 
-class MdevDriver(base.Driver, base.RestoresHandles):
+class MdevDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles):
     """One device and one deployable a parent, or a card whose virtual functions are parents."""
 
     option_groups: ClassVar[tuple[str, ...]] = ("mdev",)
@@ -172,6 +172,10 @@ class MdevDriver(base.Driver, base.RestoresHandles):
 
     def clean(self, task: messages.HandleTask) -> None:
         """Remove the mediated device of the handle."""
+        self._work.clean(task)
+
+    def take_down(self, task: messages.HandleTask) -> None:
+        """Remove the mediated device; it holds nothing while its server is suspended."""
         self._work.clean(task)
 
     def made(self) -> Collection[str]:

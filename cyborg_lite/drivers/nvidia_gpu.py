@@ -39,7 +39,7 @@ CONTROLLERS = {"0300": "VGA compatible controller", "0302": "3D controller",
 Card = mdev_cards.Card | vendor_vfio.Card
 
 
-class NvidiaGpuDriver(base.Driver, base.RestoresHandles):
+class NvidiaGpuDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles):
     """One device and one deployable a card: PGPU with itself, or VGPU with what fits on it."""
 
     option_groups: ClassVar[tuple[str, ...]] = ("gpu_devices", "mdev")
@@ -258,6 +258,11 @@ class NvidiaGpuDriver(base.Driver, base.RestoresHandles):
             self._vfs.clean(task)
         else:
             self.environment.host.reset(handle_slots.address_of(task.info) or "")
+
+    def take_down(self, task: messages.HandleTask) -> None:
+        """Remove the vGPU of the handle; a whole card stays as it is."""
+        if task.type == "MDEV" or "vgpu_type" in task.info:
+            self.clean(task)
 
     def made(self) -> Collection[str]:
         """Return the handles for which there is a vGPU, or was before the host started anew."""
