@@ -7,7 +7,6 @@ Which way it is, sysfs tells and never the model. Counting vGPUs is in `mdev_car
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Collection
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from cyborg_lite.drivers import handle_records
 from cyborg_lite.drivers import handle_slots
 from cyborg_lite.drivers import mdev_cards
 from cyborg_lite.drivers import mdev_work
+from cyborg_lite.drivers import nvidia_cards
 from cyborg_lite.drivers import nvml
 from cyborg_lite.drivers import passthrough
 from cyborg_lite.drivers import placement_names
@@ -32,11 +32,6 @@ from cyborg_lite.drivers import vgpu_types
 LOG = logging.getLogger(__name__)
 
 NAME = "nvidia_gpu_driver"
-VENDOR = "10de"
-CONTROLLERS = {"0300": "VGA compatible controller", "0302": "3D controller",
-               "0380": "Display controller", "1200": "Processing accelerators"}
-
-Card = mdev_cards.Card | vendor_vfio.Card
 
 
 class NvidiaGpuDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles):
@@ -65,13 +60,11 @@ class NvidiaGpuDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles):
     def discover(self) -> list[messages.ReportedDevice]:
         """Return the cards that can be offered now, whole or as vGPUs of one type each."""
         self.withheld, self.problems = {}, []
-        functions = [each for each in self.environment.sysfs.pci_functions() if is_gpu(each)]
+        functions = [each for each in self.environment.sysfs.pci_functions()
+                     if nvidia_cards.is_gpu(each)]
         physical = [each for each in functions if not each.is_virtual]
-        self._virtual = {}
-        for each in functions:
-            if each.physfn is not None:
-                self._virtual.setdefault(each.physfn, []).append(each)
-        cards = self._cards(physical)
+        self._virtual = nvidia_cards.by_parent(functions)
+        cards = nvidia_cards.carriers(physical, self._virtual)
         answers = nvml.ask(each.address for each in physical if nvml.is_held(each))
         records = self._records.all()
         types = mdev_cards.Types(self.environment.sysfs)
@@ -102,24 +95,7 @@ class NvidiaGpuDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles):
         self._look_for_problems(physical, answers)
         return [found[each.address] for each in physical if each.address in found]
 
-    def _cards(self, physical: Sequence[sysfs.PciFunction]) -> dict[str, Card]:
-        """The cards that show a way to have vGPUs: mediated devices first, as NVIDIA's test is."""
-        found: dict[str, Card] = {}
-        for function in physical:
-            children = self._virtual.get(function.address, [])
-            if mdev_cards.TYPES in function.entries:
-                found[function.address] = mdev_cards.Card(
-                    function.address, (mdev_cards.of(function),), function)
-                continue
-            parents = tuple(mdev_cards.of(each) for each in children
-                            if mdev_cards.TYPES in each.entries)
-            if parents:
-                found[function.address] = mdev_cards.Card(function.address, parents, function)
-            elif any(map(vendor_vfio.is_carved, children)):
-                found[function.address] = vendor_vfio.Card(function, tuple(children))
-        return found
-
-    def _is_for_vgpus(self, function: sysfs.PciFunction, card: Card | None) -> bool:
+    def _is_for_vgpus(self, function: sysfs.PciFunction, card: nvidia_cards.Card | None) -> bool:
         """Say whether the card is used for vGPUs. Raises NotOffered when it is not to be used."""
         if self.environment.devices.is_never_offered(function):
             raise handle_slots.NotOffered(device_config.NEVER)
@@ -133,7 +109,7 @@ class NvidiaGpuDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles):
                 "card has virtual functions, are they enabled (sriov-manage -e)?")
         return wish.vgpus
 
-    def _vgpus(self, function: sysfs.PciFunction, card: Card, answer: nvml.Answer,
+    def _vgpus(self, function: sysfs.PciFunction, card: nvidia_cards.Card, answer: nvml.Answer,
                types: mdev_cards.Types,
                records: dict[str, handle_records.Record]) -> handle_slots.Offer:
         wish = self._wish(function)
@@ -215,7 +191,8 @@ class NvidiaGpuDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles):
                      offer: handle_slots.Offer) -> messages.ReportedDevice:
         short = vgpu_types.short_name(offer.type_name)
         trait = placement_names.custom(f"NVIDIA_{function.product}_{short}")
-        return _device(function, self._deployable(function, "VGPU", trait, offer.handles, True))
+        return nvidia_cards.device(function, NAME, [
+            self._deployable(function, "VGPU", trait, offer.handles, True)])
 
     def _whole_device(self, function: sysfs.PciFunction) -> messages.ReportedDevice:
         trait = placement_names.custom(f"NVIDIA_{function.product}")
@@ -223,8 +200,8 @@ class NvidiaGpuDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles):
             type="PCI", info=handle_slots.address_info(function.address))
         entry = self.environment.devices.entry_for(function)
         resets = entry is not None and entry.clean == "reset"
-        return _device(function, self._deployable(
-            function, "PGPU", trait, [handle], prepares=False, cleans=resets))
+        return nvidia_cards.device(function, NAME, [self._deployable(
+            function, "PGPU", trait, [handle], prepares=False, cleans=resets)])
 
     def _deployable(self, function: sysfs.PciFunction, resource_class: str, trait: str,
                     handles: list[messages.ReportedHandle], prepares: bool,
@@ -274,11 +251,6 @@ class NvidiaGpuDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles):
         self._vfs.remove_unneeded(handles)
 
 
-def is_gpu(function: sysfs.PciFunction) -> bool:
-    """Say whether it is a GPU of NVIDIA's: by its class, so that its audio function is none."""
-    return function.vendor == VENDOR and function.class_code[:4] in CONTROLLERS
-
-
 def _judge_held(function: sysfs.PciFunction, answer: nvml.Answer) -> None:
     """Raise NotOffered for a whole card that the nvidia driver has and that is used, or may be."""
     if answer.unknown is not None:
@@ -287,13 +259,3 @@ def _judge_held(function: sysfs.PciFunction, answer: nvml.Answer) -> None:
         raise handle_slots.NotOffered("it is in MIG mode; nvidia_mig_driver offers its partitions")
     if answer.processes:
         raise handle_slots.NotOffered("processes of the host use it")
-
-
-def _device(function: sysfs.PciFunction,
-            deployable: messages.ReportedDeployable) -> messages.ReportedDevice:
-    board = {"product_id": function.product, "controller": CONTROLLERS[function.class_code[:4]]}
-    return messages.ReportedDevice(
-        address=function.address, type="GPU", vendor=function.vendor, model=function.product,
-        driver=NAME, deployables=[deployable], std_board_info=json.dumps(board),
-        vendor_board_info="miss_vb_info", pci_address=function.address,
-        numa_node=function.numa_node)

@@ -3,7 +3,8 @@
 
 No decision here. The agent that calls has no rights, and may have been taken over: each function
 builds its path from parts that it checks itself and writes below sysfs. Disks are the exception:
-their commands go through `nvme_ioctl.py`, which sends them to no disk that the host uses.
+their commands go through `nvme_ioctl.py`, which sends them to no disk that the host uses; and
+partitions of GPUs, which `nvml_mig.py` has NVML make, and which NVML destroys only unused.
 
 A driver calls them through `Environment.host`, a `Host`, and never by themselves. A new one
 takes checked parts instead of a path, does one thing, and gets a method of `Host`.
@@ -18,8 +19,10 @@ import re
 import sys
 from collections.abc import Iterator
 from collections.abc import Sequence
+from typing import Any
 
 from cyborg_lite.drivers import nvme_ioctl
+from cyborg_lite.drivers import nvml_mig
 from cyborg_lite.drivers import sysfs
 
 # oslo.privsep imports it wherever it finds it, for 10 MiB; this reads as "not installed"
@@ -137,6 +140,30 @@ def nvme_rescan(root: str, address: str) -> None:
     name = nvme_ioctl.controller_name(_sysfs_place(root, address))
     _write(root, f"{sysfs.PCI_DEVICES}/{address}/nvme/{name}/rescan_controller", "1")
 
+
+@CONTEXT.entrypoint
+def look_at_partitions(addresses: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return what NVML says of these cards to root: it tells places and partitions to no other."""
+    return nvml_mig.look([_matching(sysfs.ADDRESS, each) for each in addresses])
+
+
+@CONTEXT.entrypoint
+def set_mig_mode(address: str, wanted: bool) -> int:
+    """Switch MIG mode; NVML refuses while somebody uses the card."""
+    return nvml_mig.set_mode(_matching(sysfs.ADDRESS, address), bool(wanted))
+
+
+@CONTEXT.entrypoint
+def change_partition(address: str, change: str, *numbers: int) -> None:
+    """Do one of the changes of `_PARTITION_CHANGES` to one partition of a card."""
+    if change not in _PARTITION_CHANGES or not all(
+            isinstance(each, int) and 0 <= each <= MAX_TYPE for each in numbers):
+        raise Refused(f"{change!r} with {numbers!r} is nothing to do to a partition")
+    _PARTITION_CHANGES[change](_matching(sysfs.ADDRESS, address), *numbers)
+
+
+_PARTITION_CHANGES = {"create": nvml_mig.create, "fill": nvml_mig.fill, "empty": nvml_mig.empty,
+                      "destroy": nvml_mig.destroy}
 
 _FUNCTION_FILES = {
     "sriov_numvfs": re.compile(r"[0-9]{1,5}"),
@@ -267,3 +294,27 @@ class Host:
     def nvme_rescan(self, address: str) -> None:
         """Let the nvme driver look for namespaces that came or went."""
         nvme_rescan(self.root, address)
+
+    def look_at_partitions(self, addresses: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return what `nvml_mig.look` says of these cards. Raises nvml_mig.Refused."""
+        return dict(look_at_partitions(list(addresses)))
+
+    def set_mig_mode(self, address: str, wanted: bool) -> int:
+        """Switch MIG mode; returns NVML's code of the outcome. Raises nvml_mig.Refused."""
+        return int(set_mig_mode(address, wanted))
+
+    def create_partition(self, address: str, profile_id: int, start: int, size: int) -> None:
+        """Make a GPU instance at its place. Raises nvml_mig.Refused."""
+        change_partition(address, "create", profile_id, start, size)
+
+    def fill_partition(self, address: str, number: int, profile_id: int, start: int) -> None:
+        """Give a GPU instance the compute instance that takes all of it."""
+        change_partition(address, "fill", number, profile_id, start)
+
+    def empty_partition(self, address: str, number: int, profile_id: int, start: int) -> None:
+        """Destroy the compute instances of a GPU instance."""
+        change_partition(address, "empty", number, profile_id, start)
+
+    def destroy_partition(self, address: str, number: int, profile_id: int, start: int) -> None:
+        """Destroy a GPU instance that is empty."""
+        change_partition(address, "destroy", number, profile_id, start)

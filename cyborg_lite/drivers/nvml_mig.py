@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""NVML's door to the partitions of a card: what `privileged.py` runs as root for them.
+
+No decision here: one look, and five changes of one thing each. A partition is named by id, profile
+and first unit together, since NVML gives ids anew: a change meant for one never meets another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Any
+
+from cyborg_lite.drivers import nvml
+
+INVALID_ARGUMENT, NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND = 2, 3, 4, 6
+LIBRARY_NOT_FOUND, FUNCTION_NOT_FOUND, RESET_REQUIRED, IN_USE = 12, 13, 16, 19
+"""Codes of nvmlReturn_t."""
+
+MOST_PROFILES = 64
+"""More indexes than there are: a new driver has profiles that an old binding has no name for."""
+
+_OLDEST_PROFILES = 5
+"""Every driver that knows MIG knows so many indexes; a refusal of one of them is no end."""
+
+_NO_PROFILE = 0xFFFFFFFF
+
+
+class Refused(Exception):
+    """NVML answered with an error; `code` is its nvmlReturn_t."""
+
+    def __init__(self, call: str, code: int, text: str) -> None:
+        super().__init__(call, code, text)
+        self.call, self.code, self.text = call, code, text
+
+    def __str__(self) -> str:
+        return f"{self.call}: {self.text}"
+
+
+def look(addresses: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return what NVML says of each card, as plain values; a card's `error` leaves all else out.
+
+    mode: now, and after the next reset; None where the card has no MIG. profiles: id, name,
+    slices, memory in MiB, most instances, places. partitions: id, profile id, place, slices of
+    its compute instances, whether it is used. types: id, full name, memory in MiB, most on the
+    card, profile id, most in a partition; None without vGPU software. `blind`: the caller has
+    not the right to see places and partitions.
+    Raises Refused when the library doesn't answer at all.
+    """
+    with _library() as ask:
+        return {address: _look(ask, address) for address in addresses}
+
+
+def set_mode(address: str, wanted: bool) -> int:
+    """Switch MIG mode; return the code of what became of it. Raises Refused."""
+    with _library() as ask:
+        return int(ask("nvmlDeviceSetMigMode", _card(ask, address), int(wanted)))
+
+
+def create(address: str, profile_id: int, start: int, size: int) -> None:
+    """Create a GPU instance at this place, still without a compute instance. Raises Refused."""
+    with _library() as ask:
+        place = ask.binding.c_nvmlGpuInstancePlacement_t(start, size)
+        ask("nvmlDeviceCreateGpuInstanceWithPlacement", _card(ask, address), profile_id,
+            ctypes.byref(place))
+
+
+def fill(address: str, instance_id: int, profile_id: int, start: int) -> None:
+    """Create the one compute instance that takes all of a GPU instance. Raises Refused."""
+    with _library() as ask:
+        instance = _instance(ask, address, instance_id, profile_id, start)
+        widest = max(_compute_profiles(ask, instance), key=lambda info: info.sliceCount,
+                     default=None)
+        if widest is None:
+            raise Refused("nvmlGpuInstanceGetComputeInstanceProfileInfo", NOT_FOUND,
+                          "the GPU instance names no profile of compute instances")
+        ask("nvmlGpuInstanceCreateComputeInstance", instance, widest.id)
+
+
+def empty(address: str, instance_id: int, profile_id: int, start: int) -> None:
+    """Destroy the compute instances of a GPU instance. Raises Refused."""
+    with _library() as ask:
+        instance = _instance(ask, address, instance_id, profile_id, start)
+        for info in _compute_profiles(ask, instance):
+            for each in _compute_instances(ask, instance, info):
+                ask("nvmlComputeInstanceDestroy", each)
+
+
+def destroy(address: str, instance_id: int, profile_id: int, start: int) -> None:
+    """Destroy a GPU instance that is empty. Raises Refused."""
+    with _library() as ask:
+        ask("nvmlGpuInstanceDestroy", _instance(ask, address, instance_id, profile_id, start))
+
+
+# --- the library ------------------------------------------------------------------------------
+
+
+class _Asking:
+    """Calls functions of the binding by name; every error is a Refused."""
+
+    def __init__(self, binding: Any) -> None:
+        self.binding = binding
+
+    def __call__(self, call: str, *arguments: Any) -> Any:
+        function = getattr(self.binding, call, None)
+        if function is None:
+            raise Refused(call, FUNCTION_NOT_FOUND, "this nvidia-ml-py doesn't know it")
+        try:
+            return function(*arguments)
+        except self.binding.NVMLError as error:
+            raise Refused(call, int(error.value), str(error)) from error
+
+
+@contextlib.contextmanager
+def _library() -> Iterator[_Asking]:
+    try:
+        import pynvml
+    except ImportError as error:
+        raise Refused("import pynvml", LIBRARY_NOT_FOUND, "the Python package nvidia-ml-py "
+                      "(extra nvidia) is not installed") from error
+    ask = _Asking(pynvml)
+    ask("nvmlInit")
+    try:
+        yield ask
+    finally:
+        with contextlib.suppress(Refused):
+            ask("nvmlShutdown")
+
+
+def _card(ask: _Asking, address: str) -> Any:
+    return ask("nvmlDeviceGetHandleByPciBusId", nvml.bus_id(address))
+
+
+def _instance(ask: _Asking, address: str, instance_id: int, profile_id: int, start: int) -> Any:
+    instance = ask("nvmlDeviceGetGpuInstanceById", _card(ask, address), instance_id)
+    info = ask("nvmlGpuInstanceGetInfo", instance)
+    if (info.profileId, info.placement.start) != (profile_id, start):
+        raise Refused("nvmlDeviceGetGpuInstanceById", NOT_FOUND,
+                      f"GPU instance {instance_id} is another one by now")
+    return instance
+
+
+# --- looking ----------------------------------------------------------------------------------
+
+
+def _look(ask: _Asking, address: str) -> dict[str, Any]:
+    try:
+        card = _card(ask, address)
+        mode = _or_none(ask, "nvmlDeviceGetMigMode", card)
+        if mode is None:
+            return {"mode": None}
+        return {"mode": [int(each) for each in mode], **_parts(ask, card, bool(mode[0])),
+                "types": _types(ask, card)}
+    except Refused as error:
+        return {"error": str(error)}
+
+
+def _or_none(ask: _Asking, call: str, *arguments: Any) -> Any:
+    """The answer, or None where card or driver have no such thing."""
+    try:
+        return ask(call, *arguments)
+    except Refused as error:
+        if error.code in (NOT_SUPPORTED, FUNCTION_NOT_FOUND):
+            return None
+        raise
+
+
+def _parts(ask: _Asking, card: Any, is_on: bool) -> dict[str, Any]:
+    infos = list(_profiles(ask, card))
+    try:
+        places = {info.id: _places(ask, card, info.id) for info in infos}
+        partitions = _partitions(ask, card, infos) if is_on else []
+    except Refused as error:
+        if error.code != NO_PERMISSION:
+            raise
+        places, partitions = {}, []
+    return {"profiles": [[int(info.id), _text(info.name).removeprefix("MIG "),
+                          int(info.sliceCount), int(info.memorySizeMB), int(info.instanceCount),
+                          places.get(info.id, [])] for info in infos],
+            "partitions": partitions, "blind": not places}
+
+
+def _profiles(ask: _Asking, card: Any) -> Iterator[Any]:
+    for index in range(MOST_PROFILES):
+        try:
+            yield ask("nvmlDeviceGetGpuInstanceProfileInfo", card, index)
+        except Refused as error:
+            if error.code == INVALID_ARGUMENT and index >= _OLDEST_PROFILES:
+                return      # the driver knows fewer than there could be
+            if error.code != NOT_SUPPORTED:
+                raise
+
+
+def _places(ask: _Asking, card: Any, profile_id: int) -> list[list[int]]:
+    count = ctypes.c_uint()
+    ask("nvmlDeviceGetGpuInstancePossiblePlacements", card, profile_id, None, ctypes.byref(count))
+    array = (ask.binding.c_nvmlGpuInstancePlacement_t * count.value)()
+    ask("nvmlDeviceGetGpuInstancePossiblePlacements", card, profile_id, array, ctypes.byref(count))
+    return [[int(place.start), int(place.size)] for place in array[:count.value]]
+
+
+def _partitions(ask: _Asking, card: Any, infos: Sequence[Any]) -> list[list[Any]]:
+    used = _used(ask, card)
+    found = []
+    for profile in infos:
+        array = (ask.binding.c_nvmlGpuInstance_t * max(profile.instanceCount, 1))()
+        count = ctypes.c_uint()
+        ask("nvmlDeviceGetGpuInstances", card, profile.id, array, ctypes.byref(count))
+        for handle in array[:count.value]:
+            instance = ctypes.cast(handle, ask.binding.c_nvmlGpuInstance_t)
+            info = ask("nvmlGpuInstanceGetInfo", instance)
+            computes = [int(each.sliceCount) for each in _compute_profiles(ask, instance)
+                        for _ in _compute_instances(ask, instance, each)]
+            found.append([int(info.id), int(info.profileId), int(info.placement.start),
+                          int(info.placement.size), computes, int(info.id) in used])
+    return sorted(found, key=lambda one: one[2])
+
+
+def _used(ask: _Asking, card: Any) -> set[int]:
+    """Ids of the GPU instances in which processes or vGPUs are at work."""
+    found = {int(ask("nvmlVgpuInstanceGetGpuInstanceId", vgpu))
+             for vgpu in _or_none(ask, "nvmlDeviceGetActiveVgpus", card) or ()}
+    for call in ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses"):
+        for process in _or_none(ask, call, card) or ():
+            number = getattr(process, "gpuInstanceId", None)
+            if number is not None:
+                found.add(int(number))
+    return found
+
+
+def _compute_profiles(ask: _Asking, instance: Any) -> Iterator[Any]:
+    for index in range(MOST_PROFILES):
+        try:
+            yield ask("nvmlGpuInstanceGetComputeInstanceProfileInfo", instance, index, 0)
+        except Refused as error:
+            if error.code == INVALID_ARGUMENT and index >= _OLDEST_PROFILES:
+                return
+            if error.code != NOT_SUPPORTED:
+                raise
+
+
+def _compute_instances(ask: _Asking, instance: Any, profile: Any) -> list[Any]:
+    array = (ask.binding.c_nvmlComputeInstance_t * max(profile.instanceCount, 1))()
+    count = ctypes.c_uint()
+    ask("nvmlGpuInstanceGetComputeInstances", instance, profile.id, array, ctypes.byref(count))
+    return [ctypes.cast(each, ask.binding.c_nvmlComputeInstance_t)
+            for each in array[:count.value]]
+
+
+def _types(ask: _Asking, card: Any) -> list[list[Any]] | None:
+    numbers = _or_none(ask, "nvmlDeviceGetSupportedVgpus", card)
+    if not numbers:
+        return None
+    found = []
+    for number in numbers:
+        profile = _or_none(ask, "nvmlVgpuTypeGetGpuInstanceProfileId", number)
+        in_partition = profile is not None and profile != _NO_PROFILE
+        each = _or_none(ask, "nvmlVgpuTypeGetMaxInstancesPerGpuInstance",
+                        number) if in_partition else None
+        found.append([
+            int(number), " ".join(_text(ask("nvmlVgpuTypeGetName", number)).split()),
+            int(ask("nvmlVgpuTypeGetFramebufferSize", number)) >> 20,
+            int(ask("nvmlVgpuTypeGetMaxInstances", card, number)),
+            int(profile) if in_partition else None, int(each or 1)])
+    return found
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
