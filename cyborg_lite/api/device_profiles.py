@@ -16,6 +16,7 @@ import os_resource_classes
 
 from cyborg_lite import errors
 from cyborg_lite import messages
+from cyborg_lite import states
 from cyborg_lite.api import expose
 from cyborg_lite.api import microversions
 from cyborg_lite.api import paging
@@ -190,6 +191,12 @@ class DeviceProfiles(expose.Controller):
     def _usage(self, call: expose.Call, profile: messages.DeviceProfile) -> dict[str, Any]:
         groups = [dataclasses.asdict(group) for group in
                   self.conductor.show_profile_usage(profile, call.caller.scope)]
+        if not call.supports("instance_operations"):
+            # what such a client knows of them: they are bound
+            for group in groups:
+                suspended = group["arqs"].pop(states.SUSPENDED, 0)
+                if suspended:
+                    group["arqs"][states.BOUND] = suspended + group["arqs"].get(states.BOUND, 0)
         if call.caller.scope is not None:
             # how large the cloud is does not concern a project
             for group in groups:

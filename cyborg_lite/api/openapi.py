@@ -51,6 +51,7 @@ REFUSALS: dict[str, tuple[type[errors.Error], ...]] = {
     f"POST {_ARQS}": (errors.NotFound,),
     f"PATCH {_ARQS}": _BIND,
     f"PATCH {_ARQ}": _BIND,
+    f"POST {_ARQS}/action": (errors.ServiceTokenMissing, errors.NotFound, errors.StateConflict),
     f"DELETE {_ARQS}": (errors.NotFound, errors.ServiceTokenMissing),
     f"DELETE {_ARQ}": (errors.ServiceTokenMissing,),
     f"PATCH {_PROGRAM}": (errors.NotProgrammable, errors.AgentUnavailable),
@@ -147,7 +148,7 @@ def _operation(route: root.Route, variables: list[str], body: schemas.Schema | N
     if body is not None:
         found["requestBody"] = {"required": exposed.body is True,
                                 "content": {"application/json": {"schema": body}}}
-    if exposed.rule == "arq:update":
+    if exposed.rule in ("arq:update", "arq:action"):
         found["security"] = [{"token": [], "service_token": []}]
     return found
 

@@ -19,6 +19,7 @@ from cyborg_lite.api import arqs
 from cyborg_lite.api import deployables
 from cyborg_lite.api import device_profiles
 from cyborg_lite.api import devices
+from cyborg_lite.api import instance_operations
 from cyborg_lite.api import microversions
 from cyborg_lite.api import parameters
 from cyborg_lite.api import profile_patch
@@ -124,6 +125,7 @@ def _usage() -> Schema:
 
 
 _COMPUTED: dict[str, Schema] = {
+    "active": {"type": "boolean"},
     "links": LINKS, "usage": _usage(),
     "attributes_list": {"type": "string", "contentMediaType": "application/json"}}
 
@@ -150,6 +152,8 @@ REPLIES: dict[str, Schema] = {
         {"device_profile": ref("device_profile_detail")}, ("device_profile",)),
     "GET /v2/accelerator_requests": listing("arqs", "arq"),
     "POST /v2/accelerator_requests": an_object(
+        {"arqs": {"type": "array", "items": ref("arq")}}, ("arqs",)),
+    "POST /v2/accelerator_requests/action": an_object(
         {"arqs": {"type": "array", "items": ref("arq")}}, ("arqs",)),
     "GET /v2/accelerator_requests/{uuid}": ref("arq"),
     "GET /v2/devices": listing("devices", "device"),
@@ -254,6 +258,11 @@ def bodies(max_accelerators: int) -> dict[str, Schema]:
             "image_uuid": {"description": "Accepted and ignored."}}, ("device_profile_name",)),
         "PATCH /v2/accelerator_requests": arq_patch(),
         "PATCH /v2/accelerator_requests/{uuid}": {**arq_patch(), "maxProperties": 1},
+        "POST /v2/accelerator_requests/action": {"oneOf": [
+            an_object({action: an_object(
+                {name: kind.schema() for name, kind in fields.items()},
+                set(fields) - instance_operations.OPTIONAL)}, (action,))
+            for action, fields in instance_operations.FIELDS.items()]},
         "POST /v2/devices/{uuid}/disable": an_object({
             name: since(minor, nullable(devices.REASON.schema())) for name, minor in
             microversions.body_since("POST /v2/devices/{uuid}/disable").items()}),

@@ -42,7 +42,9 @@ def test_each_pair_of_event_and_state_is_decided(event: str, state: str) -> None
     allowed = {
         "bind": {"Initial", "Unbound", "BindFailed"}, "bound": {"BindStarted"},
         "fail_bind": {"Initial", "Unbound", "BindFailed", "BindStarted"},
-        "unbind": {"Bound", "BindStarted", "BindFailed"}, "delete": set(states.ARQ_STATES)}
+        "suspend": {"Bound"}, "resume": {"Suspended"}, "fail_resume": {"BindStarted"},
+        "unbind": {"Bound", "Suspended", "BindStarted", "BindFailed"},
+        "delete": set(states.ARQ_STATES)}
 
     assert states.allows(states.arq_move(event), state) == (state in allowed[event])
 
