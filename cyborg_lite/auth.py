@@ -216,6 +216,8 @@ RULES = (
     _rule("attribute:get_one", MANAGER, "Show an attribute.", ("GET", "/v2/attributes/{uuid}")),
     _rule("attribute:create", ADMIN, "Create an attribute.", ("POST", "/v2/attributes")),
     _rule("attribute:delete", ADMIN, "Delete an attribute.", ("DELETE", "/v2/attributes/{uuid}")),
+    _rule("service:get_all", MANAGER, "List services.", ("GET", "/v2/services")),
+    _rule("service:update", ADMIN, "Enable or disable an agent.", ("PUT", "/v2/services/{id}")),
 )
 
 

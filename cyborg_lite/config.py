@@ -53,6 +53,20 @@ API_OPTIONS = (
                help="Seconds that a request waits for a conductor before it answers 503."),
 )
 
+KEYSTONE_URL = (r"(https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?|(?=/))"
+                r"(/[A-Za-z0-9._~/-]*)?")
+"""An address that a browser can use: of another server, or a path on the one it has come to."""
+
+CONSOLE_OPTIONS = (
+    cfg.BoolOpt("enabled", default=True, help="Serve the console, a page, at /console."),
+    cfg.StrOpt("keystone_url", regex=rf"^({KEYSTONE_URL})?$",
+               sample_default="https://cloud.example.org/identity/v3",
+               help="Where browsers sign in: Keystone's address, which has to allow the origin of "
+                    "this service ([cors] there), or a path such as /identity/v3 when one proxy "
+                    "serves both. When unset, [keystone_authtoken] www_authenticate_uri. When "
+                    "empty, the page takes tokens alone, no passwords."),
+)
+
 CONDUCTOR_OPTIONS = (
     cfg.IntOpt("workers", default=1, min=1, max=64, help="Conductor processes on this host."),
     cfg.IntOpt("bind_timeout", mutable=True, default=120, min=5,
@@ -74,6 +88,12 @@ CONDUCTOR_OPTIONS = (
                     "that Nova could not be given (no answer, 5xx) is kept ten times as long."),
 )
 
+RECONCILE_OPTIONS = (
+    cfg.IntOpt("host_gone_after", mutable=True, default=3600, min=60,
+               help="Seconds without a heartbeat after which a host is gone: what it leaves is "
+                    "then looked at as orphaned."),
+)
+
 AGENT_OPTIONS = (
     cfg.ListOpt("enabled_drivers", mutable=True, default=["fake_driver"],
                 help="Drivers to load, by entry point name. Where two could offer one function, "
@@ -91,6 +111,22 @@ AGENT_OPTIONS = (
     cfg.StrOpt("state_path", default="/var/lib/cyborg-lite", help="Where the agent keeps state."),
     cfg.StrOpt("device_config_dir", mutable=True, default="/etc/cyborg-lite/devices.d",
                help="Directory of device files (*.yaml)."),
+)
+
+METRICS_OPTIONS = (
+    cfg.BoolOpt("enabled", default=False,
+                help="Answer Prometheus: GET /metrics, on ports of their own, without a login. "
+                     "The answers name hosts and drivers, and no projects, users or instances."),
+    cfg.HostAddressOpt("host_ip", default="127.0.0.1",
+                       help="Address to listen on. Whoever reaches it may read the metrics."),
+    cfg.PortOpt("api_port", default=9610,
+                help="Port of the first API process, and of cyborg-lite-standalone. Each further "
+                     "process of [api] api_workers takes the next one that is free."),
+    cfg.PortOpt("conductor_port", default=9630,
+                help="Port of the first conductor process; each further one of [conductor] "
+                     "workers takes the next one that is free."),
+    cfg.PortOpt("agent_port", default=9650,
+                help="Port of the agent. Several agents on one machine need one each."),
 )
 
 PCI_OPTIONS = (
@@ -185,8 +221,9 @@ TYPE_GROUPS = {
 """Groups of which an option names others, one a type: that option, their prefix, their options."""
 
 OWN_OPTIONS: dict[str | None, tuple[Any, ...]] = {
-    None: DEFAULT_OPTIONS, "api": API_OPTIONS, "conductor": CONDUCTOR_OPTIONS,
-    "agent": AGENT_OPTIONS, "pci": PCI_OPTIONS, "fake": FAKE_OPTIONS,
+    None: DEFAULT_OPTIONS, "api": API_OPTIONS, "console": CONSOLE_OPTIONS,
+    "conductor": CONDUCTOR_OPTIONS, "reconcile": RECONCILE_OPTIONS,
+    "agent": AGENT_OPTIONS, "metrics": METRICS_OPTIONS, "pci": PCI_OPTIONS, "fake": FAKE_OPTIONS,
     "gpu_devices": GPU_OPTIONS, "mdev": MDEV_OPTIONS, "nic_devices": NIC_OPTIONS,
 }
 

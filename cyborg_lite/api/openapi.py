@@ -58,6 +58,7 @@ REFUSALS: dict[str, tuple[type[errors.Error], ...]] = {
     f"PATCH {_PROGRAM}/{{uuid}}": (errors.NotProgrammable, errors.AgentUnavailable),
     "POST /v2/attributes": (errors.NotFound, errors.Duplicate),
     "DELETE /v2/attributes/{uuid}": (errors.Conflict,),
+    "PUT /v2/services/{id}": (errors.StateConflict,),
 }
 """By route: what it refuses besides what every route does."""
 

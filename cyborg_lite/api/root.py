@@ -21,6 +21,7 @@ from cyborg_lite.api import expose
 from cyborg_lite.api import faults
 from cyborg_lite.api import instance_operations
 from cyborg_lite.api import microversions
+from cyborg_lite.api import services as service_operations
 
 ARQS = arqs.AcceleratorRequests
 OPERATIONS = instance_operations.InstanceOperations
@@ -28,6 +29,7 @@ PROFILES = device_profiles.DeviceProfiles
 DEVICES = devices.Devices
 DEPLOYABLES = deployables.Deployables
 ATTRIBUTES = deployables.Attributes
+SERVICES = service_operations.Services
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ ROUTES = (
     Route("POST", "/v2/attributes", ATTRIBUTES, "post"),
     Route("GET", "/v2/attributes/{uuid}", ATTRIBUTES, "get_one"),
     Route("DELETE", "/v2/attributes/{uuid}", ATTRIBUTES, "delete_one"),
+    Route("GET", "/v2/services", SERVICES, "get_all"),
+    Route("PUT", "/v2/services/{id}", SERVICES, "put_one"),
 )
 
 _VARIABLE = "{}"

@@ -23,6 +23,7 @@ from cyborg_lite.api import instance_operations
 from cyborg_lite.api import microversions
 from cyborg_lite.api import parameters
 from cyborg_lite.api import profile_patch
+from cyborg_lite.api import services
 
 Schema = dict[str, Any]
 
@@ -57,6 +58,7 @@ NOUNS: dict[str, tuple[type, tuple[str, ...]]] = {
     "device_detail": (messages.Device, ("device", "device_detail")),
     "deployable": (messages.Deployable, ("deployable",)),
     "attribute": (messages.Attribute, ("attribute",)),
+    "service": (messages.Service, ("service",)),
 }
 """Component: the message that it shows, and the entries of the microversion table."""
 
@@ -64,6 +66,9 @@ _WORDS = {
     ("arq", "state"): states.ARQ_STATES,
     ("device", "status"): ("enabled", "maintaining"),
     ("device", "host_state"): ("up", "down", "gone"),
+    ("service", "state"): ("up", "down", "gone"),
+    ("service", "status"): ("enabled", "disabled"),
+    ("service", "binary"): ("cyborg-lite-agent", "cyborg-lite-conductor"),
 }
 
 
@@ -165,6 +170,8 @@ REPLIES: dict[str, Schema] = {
     "GET /v2/attributes": listing("attributes", "attribute"),
     "POST /v2/attributes": ref("attribute"),
     "GET /v2/attributes/{uuid}": ref("attribute"),
+    "GET /v2/services": listing("services", "service"),
+    "PUT /v2/services/{id}": ref("service"),
 }
 """By route; one that is not here answers without a body."""
 
@@ -268,6 +275,9 @@ def bodies(max_accelerators: int) -> dict[str, Schema]:
             microversions.body_since("POST /v2/devices/{uuid}/disable").items()}),
         "PATCH /v2/deployables/{uuid}/program": program,
         "PATCH /v2/deployables/{uuid}/program/{uuid}": program,
+        "PUT /v2/services/{id}": an_object({
+            "status": services.STATUS.schema(),
+            "disabled_reason": nullable(services.REASON.schema())}, ("status",)),
         "POST /v2/attributes": {"oneOf": [
             attribute, an_object({"attribute": attribute}, ("attribute",))]},
     }

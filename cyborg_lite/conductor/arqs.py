@@ -24,6 +24,7 @@ from cyborg_lite import rpc
 from cyborg_lite.db import arqs
 from cyborg_lite.db import binds
 from cyborg_lite.db import leases
+from cyborg_lite.db import liveness
 from cyborg_lite.db import session
 
 LOG = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Binder:
     """What a bind needs of its surroundings.
 
     deliver: tells Nova of event rows that were just stored. wake_cleaning: called when a handle
-    went to `cleaning`. lease_s: how long others leave unfinished work alone. cleaning_pool: of
+    went to `cleaning`. horizon: which hosts count as down. lease_s: how long others leave unfinished work alone. cleaning_pool: of
     its own, because silent hosts hold its threads, and binds and events must not wait for them.
     """
 
@@ -50,6 +51,7 @@ class Binder:
     conductor_id: str
     lease_s: float
     clock: Callable[[], datetime.datetime] = session.now
+    horizon: Callable[[], liveness.Horizon] = lambda: liveness.NOBODY_IS_DOWN
 
     def owner(self) -> leases.Owner:
         """This conductor, with a lease that starts now."""
@@ -79,7 +81,7 @@ def bind(binder: Binder, requests: list[messages.BindRequest]) -> None:
     began = time.monotonic()
     request_id = auth.current_call()["request_id"]
     lease = binder.owner()
-    outcome = binds.start(binder.database, requests, lease, request_id)
+    outcome = binds.start(binder.database, requests, lease, request_id, binder.horizon())
     asked = {request.arq_uuid: request for request in requests}
     _log_outcome(outcome, asked, began)
     if outcome.events:
@@ -164,3 +166,4 @@ def _log_outcome(outcome: binds.Outcome, asked: Mapping[str, messages.BindReques
         metrics.BIND_SECONDS.labels("bound").observe(took_s)
     for arq, reason in outcome.failed.items():
         LOG.warning("arq=%s could not be bound or resumed: %s", arq, reason)
+        metrics.BIND_SECONDS.labels("failed").observe(took_s)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable
 
 from cyborg_lite import buses
@@ -13,11 +12,13 @@ from cyborg_lite.conductor import device_profiles
 from cyborg_lite.conductor import devices
 from cyborg_lite.conductor import instance_operations
 from cyborg_lite.conductor import inventory
+from cyborg_lite.conductor import services
 from cyborg_lite.db import arqs as arq_rows
 from cyborg_lite.db import device_detail
 from cyborg_lite.db import device_profiles as profile_rows
 from cyborg_lite.db import devices as device_rows
 from cyborg_lite.db import handles as handle_rows
+from cyborg_lite.db import service_list
 from cyborg_lite.db import session
 from cyborg_lite.db import usage
 
@@ -26,11 +27,11 @@ class Endpoint:
     """Each function is described at its namesake in `rpc.ConductorClient`."""
 
     def __init__(self, database: session.Database, binder: arqs.Binder,
-                 wake_sync: Callable[[], None], service_down_s: float) -> None:
+                 wake_sync: Callable[[], None], watch: services.Watch) -> None:
         self._database = database
         self._binder = binder
         self._wake_sync = wake_sync
-        self._service_down_s = service_down_s
+        self._watch = watch
 
     @buses.exposed
     def ping(self) -> None:
@@ -120,14 +121,11 @@ class Endpoint:
 
     @buses.exposed
     def list_devices(self, query: messages.DeviceQuery) -> list[messages.Device]:
-        return device_rows.list_devices(self._database, query, self._down_before())
+        return device_rows.list_devices(self._database, query, self._watch.horizon())
 
     @buses.exposed
     def get_device(self, uuid: str) -> messages.Device:
-        return device_rows.get_device(self._database, uuid, self._down_before())
-
-    def _down_before(self) -> datetime.datetime:
-        return session.now() - datetime.timedelta(seconds=self._service_down_s)
+        return device_rows.get_device(self._database, uuid, self._watch.horizon())
 
     @buses.exposed
     def show_device_parts(self, uuid: str) -> list[messages.DeployablePart]:
@@ -143,6 +141,18 @@ class Endpoint:
     def set_device_status(self, uuid: str, status: str, reason: str | None = None) -> None:
         if devices.set_status(self._database, uuid, status, reason):
             self._wake_sync()
+
+    @buses.exposed
+    def list_services(self, query: messages.ServiceQuery) -> list[messages.Service]:
+        return service_list.list_services(self._database, query, self._watch.horizon())
+
+    @buses.exposed
+    def set_service(self, id: str, status: str, reason: str | None) -> messages.Service:
+        service, changed = services.set_status(
+            self._database, id, status, reason, self._watch.horizon())
+        if changed:
+            self._wake_sync()
+        return service
 
     @buses.exposed
     def list_deployables(self, query: messages.DeployableQuery) -> list[messages.Deployable]:
@@ -178,7 +188,8 @@ class Endpoint:
 
     @buses.exposed
     def heartbeat(self, beat: messages.Heartbeat) -> messages.HeartbeatReply:
-        return inventory.heartbeat(self._database, beat, self._service_down_s / 4)
+        return inventory.heartbeat(
+            self._database, beat, self._watch.write_every_s(), self._watch.silent_before())
 
     @buses.exposed
     def host_intent(self, host: str) -> messages.HostIntent:
@@ -186,5 +197,5 @@ class Endpoint:
 
     @buses.exposed
     def report(self, report: messages.HostReport) -> None:
-        inventory.report(
-            self._database, report, self._wake_sync, self._service_down_s / 4)
+        inventory.report(self._database, report, self._wake_sync, self._watch.write_every_s(),
+                         self._watch.silent_before())

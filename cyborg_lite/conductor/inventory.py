@@ -10,33 +10,38 @@ from collections.abc import Callable
 
 from cyborg_lite import messages
 from cyborg_lite.conductor import inventory_diff
+from cyborg_lite.db import heartbeats
 from cyborg_lite.db import inventory
 from cyborg_lite.db import session
 
 LOG = logging.getLogger(__name__)
 
 
-def heartbeat(database: session.Database, beat: messages.Heartbeat,
-              write_every_s: float) -> messages.HeartbeatReply:
-    """Ask for a report unless the host's digest is known; one SELECT when it is.
+def heartbeat(database: session.Database, beat: messages.Heartbeat, write_every_s: float,
+              silent_before: datetime.datetime | None = None) -> messages.HeartbeatReply:
+    """Ask for a report unless the host's digest is known; one SELECT when it is. HostTaken.
 
-    write_every_s: how coarsely the host's last sign of life is written down.
+    write_every_s: how coarsely the host's last sign of life is written down. silent_before: an
+    agent that was last heard of before may be followed by another machine's.
     """
-    return messages.HeartbeatReply(report_wanted=not _is_known(database, beat, write_every_s))
+    return messages.HeartbeatReply(
+        report_wanted=not _is_known(database, beat, write_every_s, silent_before))
 
 
 def report(database: session.Database, host_report: messages.HostReport,
-           wake_sync: Callable[[], None], write_every_s: float) -> None:
-    """Store what the host has, in one transaction; Placement follows by the sync.
+           wake_sync: Callable[[], None], write_every_s: float,
+           silent_before: datetime.datetime | None = None) -> None:
+    """Store what the host has, in one transaction; Placement follows by the sync. HostTaken.
 
     A report that is stored already costs what a heartbeat does.
     """
     began = time.monotonic()
     if _is_known(database, messages.Heartbeat(
             host=host_report.host, digest=host_report.digest,
-            resource_provider_name=host_report.resource_provider_name), write_every_s):
+            resource_provider_name=host_report.resource_provider_name,
+            agent_id=host_report.agent_id), write_every_s, silent_before):
         return
-    changes = inventory.store(database, host_report, inventory_diff.diff)
+    changes = inventory.store(database, host_report, inventory_diff.diff, silent_before)
     if changes:
         LOG.info(
             "host=%s report stored: devices %d new %d changed %d gone, handles %d new %d gone "
@@ -47,7 +52,7 @@ def report(database: session.Database, host_report: messages.HostReport,
     wake_sync()
 
 
-def _is_known(database: session.Database, beat: messages.Heartbeat,
-              write_every_s: float) -> bool:
+def _is_known(database: session.Database, beat: messages.Heartbeat, write_every_s: float,
+              silent_before: datetime.datetime | None) -> bool:
     seen_before = session.now() - datetime.timedelta(seconds=write_every_s)
-    return inventory.is_current(database, beat, seen_before)
+    return heartbeats.is_current(database, beat, seen_before, silent_before)

@@ -21,6 +21,7 @@ NAME_LENGTH = 200
 """Longest name of a resource provider."""
 
 MAINTAINING = "maintaining"
+DISABLED = "disabled"
 
 _ILLEGAL = re.compile(r"[^\x21-\x7e]")
 _CLASS = re.compile(r"[A-Z0-9_]{1,255}")
@@ -85,7 +86,7 @@ def wanted_of(offer: services.Offer) -> Wanted:
     Handles that failed can't serve; those that wait to be cleaned can't serve yet.
     """
     total = sum(offer.handles.values()) - offer.handles.get(states.FAILED, 0)
-    reserved = (total if offer.device_status == MAINTAINING
+    reserved = (total if offer.device_status == MAINTAINING or offer.agent_status == DISABLED
                 else offer.handles.get(states.CLEANING, 0))
     resource_class = offer.resource_class
     if resource_class is None or not _CLASS.fullmatch(resource_class):

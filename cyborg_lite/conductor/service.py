@@ -18,14 +18,17 @@ from oslo_config import cfg
 
 from cyborg_lite import auth
 from cyborg_lite import buses
+from cyborg_lite import config
 from cyborg_lite import errors
 from cyborg_lite import rpc
 from cyborg_lite.clients import nova
 from cyborg_lite.clients import placement
 from cyborg_lite.conductor import arqs
 from cyborg_lite.conductor import endpoint
+from cyborg_lite.conductor import figures
 from cyborg_lite.conductor import nova_events
 from cyborg_lite.conductor import placement_sync
+from cyborg_lite.conductor import services
 from cyborg_lite.conductor import takeover
 from cyborg_lite.db import session
 
@@ -34,6 +37,7 @@ LOG = logging.getLogger(__name__)
 BACKGROUND_THREADS = 16
 CLEANING_THREADS = 8
 LEASE_MARGIN_S = 10
+PING_TIMEOUT_S = 5.0
 LOOK_FOR_LEFTOVERS_EVERY_S = 5.0
 LOOK_FOR_DUE_EVERY_S = 1.0
 EXPIRE_EVERY_S = 60.0
@@ -94,6 +98,7 @@ class Conductor:
                  clock: Callable[[], datetime.datetime] = session.now) -> None:
         options = conf.conductor
         self.conductor_id = str(uuid.uuid4())
+        self._options = options
         self._bus = bus
         self._host = conf.host
         self.database = session.from_conf(conf, buses.check_deadline)
@@ -105,6 +110,9 @@ class Conductor:
             self.database, placement.from_conf(conf), self.conductor_id, options, clock)
         self.nova_events = nova_events.NovaEvents(
             self.database, nova.from_conf(conf), self.conductor_id, options, clock)
+        self.watch = services.Watch(
+            self.database, services.itself(self.conductor_id, conf.host, config.version()),
+            options, conf.reconcile, conf.agent.report_interval, self._ping, clock)
         self._sync_timer = Timer("placement sync", LOOK_FOR_DUE_EVERY_S,
                                  self.placement_sync.run_once)
         self._cleaning_timer = Timer("cleaning", LOOK_FOR_LEFTOVERS_EVERY_S, self._clean)
@@ -113,12 +121,12 @@ class Conductor:
             agents=rpc.AgentClient(bus, options.agent_rpc_timeout),
             pool=self._pool, cleaning_pool=self._cleaning_pool, deliver=self.nova_events.deliver,
             wake_cleaning=self._cleaning_timer.wake, wake_sync=self._sync_timer.wake,
-            conductor_id=self.conductor_id,
+            conductor_id=self.conductor_id, horizon=self.watch.horizon,
             lease_s=options.agent_rpc_timeout + LEASE_MARGIN_S, clock=clock)
         self.endpoint = endpoint.Endpoint(
-            self.database, self.binder, self._sync_timer.wake,
-            service_down_s=options.service_down_time)
+            self.database, self.binder, self._sync_timer.wake, self.watch)
         self._timers = (
+            Timer("signs of life", self.watch.beat_every_s, self.watch.beat),
             self._sync_timer, self._cleaning_timer,
             Timer("nova events", LOOK_FOR_DUE_EVERY_S, self.nova_events.run_once),
             Timer("unfinished binds", LOOK_FOR_LEFTOVERS_EVERY_S,
@@ -127,11 +135,22 @@ class Conductor:
                   lambda: takeover.expire_unbound(self.binder, options.unbound_arq_ttl)))
         self._stop_serving: Callable[[], None] | None = None
 
+    def collectors(self) -> list[figures.Collector]:
+        """The gauges of the database."""
+        return [figures.Collector(self.database, lambda: self._options.service_down_time)]
+
+    def _ping(self) -> None:
+        """Have a call come back over the bus, as a heartbeat of an agent comes."""
+        timeout_s = min(PING_TIMEOUT_S, self.watch.beat_every_s)
+        self._bus.call(rpc.CONDUCTOR_TOPIC, self._host, "ping", auth.current_call(), {}, timeout_s)
+
     def _clean(self) -> None:
         takeover.clean_handles(self.binder)
 
     def start(self) -> None:
         """Answer calls and look for work; returns once it answers."""
+        # before the first bind: what a host was silent while no conductor ran is not its fault
+        self.watch.begin()
         self._stop_serving = self._bus.serve(rpc.CONDUCTOR_TOPIC, self._host, self.endpoint)
         for timer in self._timers:
             timer.start()
@@ -150,6 +169,7 @@ class Conductor:
             timer.stop()
         for pool in (self._pool, self._cleaning_pool):
             pool.shutdown(wait=True)
+        self.watch.end()
         self.database.dispose()
 
     def reload(self) -> None:

@@ -25,6 +25,7 @@ from cyborg_lite import states
 from cyborg_lite.db import arqs
 from cyborg_lite.db import handles
 from cyborg_lite.db import leases
+from cyborg_lite.db import liveness
 from cyborg_lite.db import migration_sets
 from cyborg_lite.db import models
 from cyborg_lite.db import services
@@ -60,10 +61,15 @@ class _Provider:
     device_status: str
     device_address: str
     driver: str
+    host_state: str
+    last_seen: datetime.datetime | None
+    host_status: str | None
+    disabled_reason: str | None
 
 
 def start(database: session.Database, requests: Sequence[messages.BindRequest], owner: leases.Owner,
-          request_id: str | None) -> Outcome:
+          request_id: str | None,
+          horizon: liveness.Horizon = liveness.NOBODY_IS_DOWN) -> Outcome:
     """Reserve a handle for each ARQ, all of a set or none of it.
 
     NotFound, StateConflict and AlreadyHasArqs change nothing. An ARQ that has exactly this bind
@@ -71,7 +77,7 @@ def start(database: session.Database, requests: Sequence[messages.BindRequest], 
     """
     for attempt in (1, 2):
         try:
-            return _start(database, requests, owner, request_id)
+            return _start(database, requests, owner, request_id, horizon)
         except db_exc.DBDuplicateEntry:
             # somebody made a set for the same instance at this moment; looking again shows it
             if attempt == 2:
@@ -81,13 +87,14 @@ def start(database: session.Database, requests: Sequence[messages.BindRequest], 
 
 @session.retrying
 def _start(database: session.Database, requests: Sequence[messages.BindRequest],
-           owner: leases.Owner, request_id: str | None) -> Outcome:
+           owner: leases.Owner, request_id: str | None, horizon: liveness.Horizon) -> Outcome:
     with database.writing() as connection:
         todo, positions = _what_to_bind(connection, requests)
         if not todo:
             return Outcome()
         live = migration_sets.open_for(connection, [asked for _, asked in todo])
-        providers = _providers(connection, {asked.device_rp_uuid for _, asked in todo})
+        providers = _providers(
+            connection, {asked.device_rp_uuid for _, asked in todo}, horizon)
         failures = _fail_whole_sets(todo, {
             asked.arq_uuid: reason for _, asked in todo
             if (reason := _refusal(asked, providers.get(asked.device_rp_uuid)))})
@@ -173,15 +180,20 @@ def _is_bound_so(row: sa.Row[Any], request: messages.BindRequest) -> bool:
         request.project_id in (None, row.project_id))
 
 
-def _providers(connection: sa.Connection, rp_uuids: Iterable[str]) -> dict[str, _Provider]:
-    D, V = models.deployables, models.devices
+def _providers(connection: sa.Connection, rp_uuids: Iterable[str],
+               horizon: liveness.Horizon) -> dict[str, _Provider]:
+    D, V, N = models.deployables, models.devices, models.hosts
     return {row.rp_uuid: _Provider(row.id, row.name, row.hostname, row.prepares,
                                    migration_sets.kind_of(row), row.status,
-                                   row.address, row.driver)
+                                   row.address, row.driver, row.host_state, row.last_seen,
+                                   row.host_status, row.disabled_reason)
             for row in connection.execute(
                 sa.select(D.c.rp_uuid, D.c.id, D.c.name, D.c.prepares, V.c.hostname, V.c.status,
-                          V.c.address, V.c.driver, *migration_sets.KIND)
+                          V.c.address, V.c.driver, *migration_sets.KIND,
+                          liveness.host_state(horizon).label("host_state"), N.c.last_seen,
+                          N.c.status.label("host_status"), N.c.disabled_reason)
                 .join_from(D, V, V.c.id == D.c.device_id)
+                .outerjoin(N, N.c.name == V.c.hostname)
                 .where(D.c.rp_uuid.in_(rp_uuids)))}
 
 
@@ -194,6 +206,13 @@ def _refusal(request: messages.BindRequest, provider: _Provider | None) -> str |
     if provider.device_status != ENABLED:
         return (f"The device of resource provider {request.device_rp_uuid} is disabled; "
                 "enable it or choose another provider.")
+    if provider.host_status not in (ENABLED, None):
+        why = f" ({provider.disabled_reason})" if provider.disabled_reason else ""
+        return (f"The agent of host {provider.hostname} is disabled{why}; enable it or choose "
+                "another host.")
+    if provider.last_seen is not None and provider.host_state != liveness.UP:
+        return (f"Host {provider.hostname} is {provider.host_state}: its agent was last heard of "
+                f"at {session.text(provider.last_seen)}; choose another host.")
     return None
 
 

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import collections
-import datetime
 import uuid
 from typing import Any
 
@@ -14,6 +13,7 @@ from oslo_db import exception as db_exc
 
 from cyborg_lite import errors
 from cyborg_lite import messages
+from cyborg_lite.db import liveness
 from cyborg_lite.db import models
 from cyborg_lite.db import paging
 from cyborg_lite.db import services
@@ -36,16 +36,15 @@ DEVICE_ORDER = paging.Order(V, {"uuid": V.c.uuid, "type": V.c.type, "vendor": V.
                                 "hostname": V.c.hostname, "status": V.c.status})
 
 
-_WITH_HOST = sa.select(V, N.c.last_seen).outerjoin(N, N.c.name == V.c.hostname)
+def _with_host(horizon: liveness.Horizon) -> sa.Select[Any]:
+    return (sa.select(V, liveness.host_state(horizon).label("host_state"))
+            .outerjoin(N, N.c.name == V.c.hostname))
 
 
 def list_devices(database: session.Database, query: messages.DeviceQuery,
-                 down_before: datetime.datetime | None = None) -> list[messages.Device]:
-    """The devices that fit, oldest first unless the page says otherwise.
-
-    down_before: a host that was not seen since then is down.
-    """
-    statement = _WITH_HOST
+                 horizon: liveness.Horizon = liveness.NOBODY_IS_DOWN) -> list[messages.Device]:
+    """The devices that fit, oldest first unless the page says otherwise."""
+    statement = _with_host(horizon)
     for column, value in ((V.c.type, query.type), (V.c.vendor, query.vendor),
                           (V.c.hostname, query.hostname)):
         if value is not None:
@@ -55,18 +54,18 @@ def list_devices(database: session.Database, query: messages.DeviceQuery,
             V.c.withheld.is_(None), sa.exists().where(D.c.device_id == V.c.id)))
     with database.reading() as connection:
         found = connection.execute(paging.paged(connection, statement, DEVICE_ORDER, query.page))
-        return [_device(row, down_before) for row in found.mappings()]
+        return [_device(row) for row in found.mappings()]
 
 
 def get_device(database: session.Database, device_uuid: str,
-               down_before: datetime.datetime | None = None) -> messages.Device:
+               horizon: liveness.Horizon = liveness.NOBODY_IS_DOWN) -> messages.Device:
     """One device; NotFound."""
     with database.reading() as connection:
         row = connection.execute(
-            _WITH_HOST.where(V.c.uuid == device_uuid)).mappings().first()
+            _with_host(horizon).where(V.c.uuid == device_uuid)).mappings().first()
     if row is None:
         raise _no_device(device_uuid)
-    return _device(row, down_before)
+    return _device(row)
 
 
 @session.retrying
@@ -105,15 +104,13 @@ def _no_device(device_uuid: str) -> errors.NotFound:
     return errors.NotFound(f"Device {device_uuid} does not exist.")
 
 
-def _device(row: Any, down_before: datetime.datetime | None) -> messages.Device:
-    is_up = down_before is None or (
-        row["last_seen"] is not None and row["last_seen"] >= down_before)
+def _device(row: Any) -> messages.Device:
     return messages.Device(
         uuid=row["uuid"], type=row["type"], vendor=row["vendor"], model=row["model"],
         std_board_info=row["std_board_info"], vendor_board_info=row["vendor_board_info"],
         hostname=row["hostname"], status=row["status"], driver_name=row["driver"],
         pci_address=row["pci_address"], numa_node=row["numa_node"],
-        host_state="up" if is_up else "down",
+        host_state=row["host_state"],
         status_reason=row["status_reason"] or row["withheld"],
         disabled_at=session.text(row["disabled_at"]),
         created_at=session.text(row["created_at"]), updated_at=session.text(row["updated_at"]))

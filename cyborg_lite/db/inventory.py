@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from cyborg_lite import messages
 from cyborg_lite import states
+from cyborg_lite.db import heartbeats
 from cyborg_lite.db import models
 from cyborg_lite.db import session
 
@@ -83,39 +84,22 @@ class Changes:
             for part in (getattr(self, field.name) for field in dataclasses.fields(self)))
 
 
-def is_current(database: session.Database, beat: messages.Heartbeat,
-               seen_before: datetime.datetime) -> bool:
-    """Say whether the host's last stored report had this digest.
-
-    That the host lives is written down only when it was last written before `seen_before`, so
-    that an unchanged host costs one SELECT.
-    """
-    with database.reading() as connection:
-        row = connection.execute(
-            sa.select(N.c.id, N.c.digest, N.c.last_seen, N.c.resource_provider_name)
-            .where(N.c.name == beat.host)).first()
-    if row is None or (row.digest, row.resource_provider_name) != (
-            beat.digest, beat.resource_provider_name):
-        return False
-    if row.last_seen is None or row.last_seen < seen_before:
-        with database.writing() as connection:
-            connection.execute(
-                sa.update(N).where(N.c.id == row.id).values(last_seen=session.now()))
-    return True
-
-
 class HandleTaken(Exception):
     """A handle went to an ARQ, or came from one, between look and write: look again."""
 
 
 @session.retrying
 def store(database: session.Database, report: messages.HostReport,
-          diff: Callable[[KnownHost, messages.HostReport], Changes]) -> Changes:
-    """Compare a report with the rows and write the difference, in one transaction."""
+          diff: Callable[[KnownHost, messages.HostReport], Changes],
+          silent_before: datetime.datetime | None = None) -> Changes:
+    """Compare a report with the rows and write the difference, in one transaction. HostTaken.
+
+    silent_before: an agent that was last heard of before may be followed by another.
+    """
     for _ in range(20):
         try:
             with database.writing() as connection:
-                host_id = _locked_host(connection, report)
+                host_id = _locked_host(connection, report, silent_before)
                 changes = diff(_known(connection, report.host), report)
                 _apply(connection, report.host, changes)
                 _settle_host(connection, host_id, report, changed=bool(changes))
@@ -125,10 +109,14 @@ def store(database: session.Database, report: messages.HostReport,
     raise AssertionError("handles of one host were taken between every two looks")
 
 
-def _locked_host(connection: sa.Connection, report: messages.HostReport) -> int | None:
-    row = connection.execute(
-        sa.select(N.c.id).where(N.c.name == report.host).with_for_update()).first()
-    return None if row is None else row.id
+def _locked_host(connection: sa.Connection, report: messages.HostReport,
+                 silent_before: datetime.datetime | None) -> int | None:
+    row = connection.execute(sa.select(*heartbeats.HEARD).where(N.c.name == report.host)
+                             .with_for_update()).first()
+    if row is None:
+        return None
+    heartbeats.refuse_another(row, report.host, report.agent_id, silent_before)
+    return int(row.id)
 
 
 def _known(connection: sa.Connection, host: str) -> KnownHost:
@@ -224,7 +212,7 @@ def _settle_host(connection: sa.Connection, host_id: int | None, report: message
                  changed: bool) -> None:
     moment = session.now()
     values = {
-        "digest": report.digest, "last_seen": moment,
+        **heartbeats.signs_of_life(report.host, report.agent_id), "digest": report.digest,
         "resource_provider_name": report.resource_provider_name,
         "agent_version": report.version, "drivers": session.to_json(report.drivers)}
     if host_id is None:

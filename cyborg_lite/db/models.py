@@ -73,6 +73,25 @@ hosts = _table(
     sa.Column("sync_due_at", Moment, nullable=False, index=True),
     sa.Column("lease_owner", Uuid),
     sa.Column("lease_until", Moment),
+    sa.Column("uuid", Uuid, unique=True, index=True, comment="of its agent as a service"),
+    sa.Column("status", sa.String(16), nullable=False, default="enabled",
+              server_default="enabled", comment="whether an operator lets it take binds"),
+    sa.Column("disabled_reason", Name),
+    sa.Column("agent_id", sa.String(64), comment="who speaks for the host; one machine"),
+    sa.Column("silence_counts_from", Moment,
+              comment="before, no conductor could have heard it"),
+    sa.Column("gone_at", Moment, comment="known to be gone since; a heartbeat clears it"),
+    *_times())
+
+conductors = _table(
+    "conductors",
+    _key(),
+    sa.Column("uuid", Uuid, nullable=False, unique=True, comment="one process, from start to end"),
+    sa.Column("host", Name, nullable=False),
+    sa.Column("version", sa.String(64)),
+    sa.Column("last_seen", Moment, nullable=False, comment="coarse: written every few seconds"),
+    sa.Column("stopped_at", Moment,
+              comment="ended as told; kept, and shown no more, for when conductors heard last"),
     *_times())
 
 devices = _table(
@@ -184,6 +203,30 @@ migrations = _table(
     sa.UniqueConstraint("instance_uuid", "migration_uuid"))
 """Open migrations. The ARQs of the inactive set carry migration_uuid; it may be empty."""
 
+device_partitions = _table(
+    "device_partitions",
+    _key(),
+    sa.Column("device_uuid", Uuid, nullable=False, unique=True,
+              comment="not a foreign key: the wish outlives a device that is away for a while"),
+    sa.Column("hostname", Name, nullable=False, index=True),
+    sa.Column("address", Name, nullable=False),
+    sa.Column("driver", sa.String(64), nullable=False),
+    sa.Column("reported", LongText, comment="JSON object: how it is and can be split"),
+    sa.Column("reported_key", sa.Text, comment="the layout that is, as a comparable text"),
+    sa.Column("wish", LongText, comment="JSON list: the layout that shall be"),
+    sa.Column("wished_key", sa.Text, comment="differs from reported_key: nothing is given out"),
+    sa.Column("wish_generation", sa.Integer, nullable=False, comment="raised by every wish"),
+    sa.Column("wished_by", Name, comment="id of the user"),
+    sa.Column("wished_at", Moment),
+    sa.Column("answered_generation", sa.Integer, nullable=False,
+              comment="the wish that the agent says is done, until a report confirms it"),
+    sa.Column("fault", sa.Text),
+    sa.Column("fault_generation", sa.Integer, nullable=False, comment="the wish that failed"),
+    sa.Column("due_at", Moment, index=True,
+              comment="when to ask the agent; the end of the lease while one does"),
+    sa.Column("lease_owner", Uuid),
+    *_times())
+
 events = _table(
     "events",
     _key(),
@@ -196,3 +239,64 @@ events = _table(
     sa.Column("lease_owner", Uuid),
     sa.Column("created_at", Moment, nullable=False))
 """What Nova has not taken yet. `due_at` is also the end of the lease of who delivers it."""
+
+orphans = _table(
+    "orphans",
+    _key(),
+    sa.Column("uuid", Uuid, nullable=False, unique=True),
+    sa.Column("open_key", sa.String(300), unique=True,
+              comment="kind and object while it is not settled: one record of each"),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("object", Name, nullable=False, comment="uuid of what it is"),
+    sa.Column("host", Name, index=True),
+    sa.Column("mark", Name, nullable=False, comment="another one is another sighting"),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("evidence", LongText, nullable=False, comment="JSON object of texts"),
+    sa.Column("action", Name, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False,
+              comment="seen, confirmed, cleaned, kept or failed"),
+    sa.Column("first_seen", Moment, nullable=False),
+    sa.Column("last_seen", Moment, nullable=False),
+    sa.Column("acting_at", Moment, comment="when its cleaning began; written before it does"),
+    sa.Column("cleaned_at", Moment),
+    sa.Column("cleaned_by", Name, comment="which sweep or user"),
+    *_times(),
+    *_sorted_by("kind", "state"))
+
+sweeps = _table(
+    "sweeps",
+    _key(),
+    sa.Column("uuid", Uuid, nullable=False, unique=True),
+    sa.Column("open_key", sa.String(300), unique=True,
+              comment="what it looks for while it runs: nobody begins the same beside it"),
+    sa.Column("state", sa.String(16), nullable=False, comment="running, done or failed"),
+    sa.Column("mode", sa.String(16), nullable=False, comment="clean, record or dry_run"),
+    sa.Column("host", Name),
+    sa.Column("asked_by", Name, nullable=False),
+    sa.Column("started_at", Moment, nullable=False),
+    sa.Column("finished_at", Moment),
+    sa.Column("counts", LongText, nullable=False, comment="JSON object of numbers"),
+    sa.Column("fault", sa.Text, comment="why it failed"),
+    *_times(),
+    sa.Index("ix_sweeps_state", "state"))
+
+sweep_steps = _table(
+    "sweep_steps",
+    _key(),
+    sa.Column("sweep_id", sa.ForeignKey("sweeps.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("host", Name, nullable=False, comment="empty for what is no host's"),
+    sa.Column("weight", sa.Integer, nullable=False, comment="ARQs there when it began"),
+    sa.Column("done", sa.Boolean, nullable=False),
+    sa.Column("lease_owner", Uuid),
+    sa.Column("lease_until", Moment),
+    sa.UniqueConstraint("sweep_id", "host"))
+"""What is left of a sweep: a host is swept by who has its lease. They go when it is over."""
+
+uncleaned_handles = _table(
+    "uncleaned_handles",
+    _key(),
+    sa.Column("hostname", Name, nullable=False),
+    sa.Column("handle_uuid", Uuid, nullable=False, unique=True),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Index("ix_uncleaned_handles_hostname", "hostname"))
+"""Handles of hosts that were dropped before they were cleaned: should they come back, they are."""

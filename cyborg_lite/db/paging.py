@@ -20,14 +20,14 @@ DIRECTIONS = ("asc", "desc")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Order:
-    """How entries of a table can be sorted.
+    """How entries of a table, or of a question that stands for one, can be sorted.
 
     columns: by key, none of them nullable, so that every database sorts them alike. The table's
     id makes the order total; `created_at` is that order.
     """
 
-    table: sa.Table
-    columns: Mapping[str, sa.Column[Any]]
+    table: sa.FromClause
+    columns: Mapping[str, sa.ColumnElement[Any]]
 
     def keys(self) -> list[str]:
         """Every key that a client may name."""
@@ -65,8 +65,8 @@ def ordered(statement: sa.Select[Any], order: Order,
         for column, descending in _sort(order, page or messages.Page())))
 
 
-def _sort(order: Order, page: messages.Page) -> list[tuple[sa.Column[Any], bool]]:
-    sort: list[tuple[sa.Column[Any], bool]] = []
+def _sort(order: Order, page: messages.Page) -> list[tuple[sa.ColumnElement[Any], bool]]:
+    sort: list[tuple[sa.ColumnElement[Any], bool]] = []
     for key, direction in page.sort:
         if direction not in DIRECTIONS:
             raise errors.Invalid(f"sort_dir {direction!r} is none of {', '.join(DIRECTIONS)}.")
@@ -75,13 +75,14 @@ def _sort(order: Order, page: messages.Page) -> list[tuple[sa.Column[Any], bool]
         if key not in order.columns:
             raise errors.Invalid(
                 f"sort_key {key!r} is none of {', '.join(order.keys())}.")
-        sort.append((order.columns[key], direction == "desc"))
-        if order.columns[key].unique:
+        column = order.columns[key]
+        sort.append((column, direction == "desc"))
+        if isinstance(column, sa.Column) and column.unique:
             return sort
     return [*sort, (order.table.c.id, bool(sort) and sort[-1][1])]
 
 
-def _after(sort: list[tuple[sa.Column[Any], bool]],
+def _after(sort: list[tuple[sa.ColumnElement[Any], bool]],
            values: list[Any]) -> sa.ColumnElement[bool]:
     """Every row that comes after one with these values, in that order.
 
@@ -96,7 +97,7 @@ def _after(sort: list[tuple[sa.Column[Any], bool]],
     return sa.and_(columns < before if True in directions else columns > before, chain)
 
 
-def _chain(sort: list[tuple[sa.Column[Any], bool]],
+def _chain(sort: list[tuple[sa.ColumnElement[Any], bool]],
            values: list[Any]) -> sa.ColumnElement[bool]:
     (column, descending), value = sort[0], values[0]
     later: sa.ColumnElement[bool] = column < value if descending else column > value

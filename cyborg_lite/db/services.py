@@ -18,6 +18,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from cyborg_lite.db import closed_devices
 from cyborg_lite.db import leases
 from cyborg_lite.db import models
 from cyborg_lite.db import session
@@ -27,6 +28,7 @@ D = models.deployables
 V = models.devices
 A = models.attributes
 H = models.attach_handles
+P = models.device_partitions
 E = models.events
 
 BULK = 200
@@ -63,6 +65,8 @@ class Offer:
     rp_uuid: str
     name: str
     device_status: str
+    agent_status: str = "enabled"
+    is_closed: bool = False
     resource_class: str | None
     traits: frozenset[str]
     handles: Mapping[str, int]
@@ -149,8 +153,12 @@ def list_offers(database: session.Database, hostname: str) -> list[Offer]:
         V.c.hostname == hostname)
     with database.reading() as connection:
         rows = connection.execute(
-            sa.select(D.c.id, D.c.rp_uuid, D.c.name, D.c.synced, V.c.status)
-            .join_from(D, V, V.c.id == D.c.device_id).where(V.c.hostname == hostname)
+            sa.select(D.c.id, D.c.rp_uuid, D.c.name, D.c.synced, V.c.status,
+                      closed_devices.CLOSED.label("is_closed"),
+                      S.c.status.label("agent_status"))
+            .join_from(D, V, V.c.id == D.c.device_id).outerjoin(S, S.c.name == V.c.hostname)
+            .outerjoin(P, P.c.device_uuid == V.c.uuid)
+            .where(V.c.hostname == hostname)
             .order_by(D.c.id)).all()
         pairs = connection.execute(
             sa.select(A.c.deployable_id, A.c.key, A.c.value)
@@ -171,7 +179,9 @@ def list_offers(database: session.Database, hostname: str) -> list[Offer]:
     for deployable_id, state, count in counts:
         handles[deployable_id][state] = count
     return [Offer(deployable_id=row.id, rp_uuid=row.rp_uuid, name=row.name,
-                  device_status=row.status, resource_class=classes.get(row.id),
+                  device_status=row.status, is_closed=bool(row.is_closed),
+                  agent_status=row.agent_status or "enabled",
+                  resource_class=classes.get(row.id),
                   traits=frozenset(traits[row.id]), handles=handles[row.id],
                   synced=json.loads(row.synced) if row.synced else {})
             for row in rows]

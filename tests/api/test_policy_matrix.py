@@ -49,6 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "POST /v2/accelerator_requests": ARQS_WRITE,
     "PATCH /v2/accelerator_requests": ARQS_WRITE,
     "DELETE /v2/accelerator_requests": ARQS_WRITE,
+    "POST /v2/accelerator_requests/action": ARQS_WRITE,
     "GET /v2/accelerator_requests/{uuid}": ARQS_READ,
     "PATCH /v2/accelerator_requests/{uuid}": ARQS_WRITE,
     "DELETE /v2/accelerator_requests/{uuid}": ARQS_WRITE,
@@ -65,6 +66,8 @@ ALLOWED: dict[str, set[str]] = {
     "POST /v2/attributes": ADMIN,
     "GET /v2/attributes/{uuid}": HOSTS_READ,
     "DELETE /v2/attributes/{uuid}": ADMIN,
+    "GET /v2/services": HOSTS_READ,
+    "PUT /v2/services/{id}": ADMIN,
 }
 
 
@@ -72,9 +75,10 @@ def ask(application: faults.Application, route: str, roles: str,
         scope: tuple[str, str] | None = ("X-Project-Id", "project1")) -> webob.Response:
     """Send a request that is good in form, of a token with these roles and that scope."""
     method, path = route.split()
-    path = path.replace("{uuid}", SOME_UUID).replace("{uuid_or_name}", SOME_UUID)
+    for variable in ("{uuid}", "{uuid_or_name}", "{id}"):
+        path = path.replace(variable, SOME_UUID)
     return webob.Request.blank(
-        path, method=method, body=b"{}" if method in ("POST", "PATCH") else b"",
+        path, method=method, body=b"{}" if method in ("POST", "PATCH", "PUT") else b"",
         headers={"X-User-Id": "user1", "X-Roles": roles, "Content-Type": "application/json",
                  "OpenStack-API-Version": "accelerator latest", **dict([scope] if scope else [])},
     ).get_response(application)

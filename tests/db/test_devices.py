@@ -15,7 +15,7 @@ from cyborg_lite.db import arqs
 from cyborg_lite.db import device_profiles
 from cyborg_lite.db import devices
 from cyborg_lite.db import handles
-from cyborg_lite.db import inventory
+from cyborg_lite.db import heartbeats
 from cyborg_lite.db import models
 from cyborg_lite.db import session
 from tests.fixtures import builders
@@ -220,7 +220,7 @@ def test_a_handle_that_went_during_its_cleaning_is_asked_for_and_goes(
 
     beat = messages.Heartbeat(host=builders.HOST, resource_provider_name=builders.HOST,
                               digest="without")
-    assert not inventory.is_current(database, beat, session.now())
+    assert not heartbeats.is_current(database, beat, session.now())
     builders.store(database, builders.a_report(0, digest="without"))
     assert devices.list_devices(database, messages.DeviceQuery()) == []
 
@@ -236,7 +236,7 @@ def test_a_disabled_device_that_went_is_asked_for_once_it_is_enabled(
 
     beat = messages.Heartbeat(host=builders.HOST, resource_provider_name=builders.HOST,
                               digest="without")
-    assert not inventory.is_current(database, beat, session.now())
+    assert not heartbeats.is_current(database, beat, session.now())
 
 
 def test_conductors_that_look_at_once_take_different_handles(

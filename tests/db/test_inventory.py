@@ -17,6 +17,7 @@ from cyborg_lite.conductor import inventory_diff
 from cyborg_lite.db import arqs
 from cyborg_lite.db import binds
 from cyborg_lite.db import devices
+from cyborg_lite.db import heartbeats
 from cyborg_lite.db import inventory
 from cyborg_lite.db import models
 from cyborg_lite.db import session
@@ -115,7 +116,7 @@ def test_a_sign_of_life_is_written_once_it_is_old(database: session.Database) ->
     soon = session.now() + datetime.timedelta(seconds=60)
 
     with databases.counted(database) as seen:
-        assert inventory.is_current(database, beat(), seen_before=soon)
+        assert heartbeats.is_current(database, beat(), seen_before=soon)
 
     assert len(seen.writes) == 1
 
@@ -169,7 +170,7 @@ def test_releasing_a_missing_handle_forgets_it_and_asks_the_host_for_a_report(
     arqs.delete(database, [arq.uuid], None, bound_too=True)
 
     assert rows(database, models.attach_handles) == []
-    assert not inventory.is_current(database, beat(), session.now())
+    assert not heartbeats.is_current(database, beat(), session.now())
     builders.store(database, builders.a_report(0, digest="same"))
     assert rows(database, models.devices) == []
 

@@ -23,7 +23,7 @@ from cyborg_lite.db import checks
 from cyborg_lite.db import device_detail
 from cyborg_lite.db import devices
 from cyborg_lite.db import handles
-from cyborg_lite.db import inventory
+from cyborg_lite.db import heartbeats
 from cyborg_lite.db import leases
 from cyborg_lite.db import models
 from cyborg_lite.db import session
@@ -211,7 +211,7 @@ class History:
         digest = ",".join(map(str, self.present.values()))
         beat = messages.Heartbeat(host=builders.HOST, resource_provider_name=builders.HOST,
                                   digest=digest)
-        if not inventory.is_current(self.database, beat, session.now()):
+        if not heartbeats.is_current(self.database, beat, session.now()):
             builders.store(self.database, builders.a_report([
                 builders.a_device(name, deployables=[builders.a_deployable(
                     name, self.present[name], prepares=prepares, cleans=cleans)])
