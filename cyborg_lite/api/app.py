@@ -22,6 +22,7 @@ from cyborg_lite import auth
 from cyborg_lite import errors
 from cyborg_lite import rpc
 from cyborg_lite.api import authentication
+from cyborg_lite.api import console
 from cyborg_lite.api import expose
 from cyborg_lite.api import faults
 from cyborg_lite.api import health
@@ -95,6 +96,7 @@ FILTERS: dict[str, Filter] = {
     "cors": _cors,
     "sizelimit": oslo_middleware.RequestBodySizeLimiter,
     "healthcheck": _health,
+    "console": console.served,
     "versions": _documents,
     "authentication": authentication.authenticated,
 }

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// The view of hosts: the agents that answer for them, and the conductors.
+
+import { badge, el, moment } from "./dom.js";
+import { listed } from "./listing.js";
+
+export const title = "Hosts";
+
+const MARKS = { up: "good", down: "bad", gone: "quiet" };
+
+function state(service) {
+  return badge(service.state, MARKS[service.state] ?? "quiet");
+}
+
+function status(service) {
+  if (service.status === "enabled") return "enabled";
+  return [badge(service.status, "busy"),
+    service.disabled_reason && el("span", { class: "reason" }, service.disabled_reason)];
+}
+
+const SHARED = [["State", state], ["Status", status], ["Last seen", (one) => moment(one.last_seen)],
+  ["Version", (one) => one.version]];
+
+export async function show({ service, signal, again }) {
+  const [agents, others] = await Promise.all([
+    listed({
+      caption: "Hosts", one: "host", empty: "No agent has reported yet.",
+      columns: [
+        ["Host", (one) => el("a", {
+          href: `#/devices?hostname=${encodeURIComponent(one.host)}` }, one.host)],
+        ...SHARED, ["Drivers", (one) => one.drivers?.join(", ") || null]],
+      first: () => service.list("services", "services", { binary: AGENT }, signal) }),
+    listed({
+      caption: "Conductors", one: "conductor", empty: "No conductor has been seen.",
+      columns: [["Host", (one) => one.host], ...SHARED],
+      first: () => service.list("services", "services", { binary: CONDUCTOR }, signal) })]);
+  return [
+    el("div", { class: "head" }, el("h1", { tabindex: "-1" }, title),
+      el("button", { type: "button", onclick: again }, "Refresh")),
+    el("p", { class: "lead" }, "Each host has an agent that finds its accelerators. Choose a host "
+      + "to see its devices."),
+    agents,
+    el("section", { "aria-labelledby": "conductors" },
+      el("h2", { id: "conductors" }, "Conductors"), others)];
+}
+
+const AGENT = "cyborg-lite-agent";
+const CONDUCTOR = "cyborg-lite-conductor";

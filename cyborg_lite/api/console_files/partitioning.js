@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// How a device is split and can be split; sets a layout and watches it being applied.
+
+import { announce, badge, el, number, trouble } from "./dom.js";
+import { chooser } from "./layouts.js";
+import * as pictures from "./pictures.js";
+import * as places from "./places.js";
+
+const MARKS = { applied: "good", applying: "busy", failed: "bad", unsupported: "quiet" };
+const SENTENCES = {
+  applied: "The card is split as shown.",
+  applying: "The host is splitting the card. This page looks again by itself.",
+  failed: "The card could not be split as wished.",
+  unsupported: "The card can't be split at present.",
+};
+const SCHEMES = { mig: "MIG", vgpu: "vGPU types", "mig-vgpu": "vGPU types in MIG partitions" };
+
+const WAITS_MS = [500, 1000, 1000, 2000, 3000, 5000];
+
+/** The part of a device's view. onApplied: called after a wish was applied, or has failed. */
+export async function section({ service, device, signal, onApplied }) {
+  const path = `devices/${device.uuid}/partitioning`;
+  const part = el("section", { "aria-labelledby": "partitions", class: "partitions" },
+    el("h2", { id: "partitions" }, "Partitions"));
+  let found;
+  try {
+    found = await service.get(path, {}, signal);
+  } catch (error) {
+    if (error.name === "AbortError" || error.status === 401) throw error;
+    part.append(trouble(error));
+    return part;
+  }
+  if (found.scheme === "none") {
+    part.append(el("p", { class: "empty" }, "This device has no partitions.",
+      found.fault && ` ${found.fault}`));
+    return part;
+  }
+  const now = el("div", { class: "now" });
+  part.append(now);
+  const draw = (fresh) => now.replaceChildren(...overview(fresh));
+  const watch = async () => {
+    const fresh = await watched(service, path, signal, draw);
+    if (!fresh) return;
+    announce(fresh.state === "failed" ? `Failed. ${fresh.fault ?? ""}`
+      : `Applied: ${places.describe(groups(fresh.current))}`);
+    choosing.refresh(fresh);
+    await onApplied().catch(() => {});
+  };
+  const choosing = chooser({
+    found,
+    load: (every) => service.get(path, every ? { all: "true" } : {}, signal),
+    rehearse: (layout) => service.put(path, { dry_run: "true" }, { layout }, signal),
+    set: async (layout) => {
+      const plan = await service.put(path, {}, { layout }, signal);
+      draw(await service.get(path, {}, signal));
+      announce("The wish is stored and is being applied");
+      void watch().catch((error) => failed(error));
+      return plan;
+    } });
+  const failed = (error) => {
+    if (error.name !== "AbortError") now.append(trouble(error));
+  };
+  draw(found);
+  part.append(choosing.node);
+  if (found.state === "applying") void watch().catch(failed);
+  return part;
+}
+
+/** Ask until nothing is being applied; returns the last answer, or nothing when the view is left. */
+async function watched(service, path, signal, draw) {
+  for (let round = 0; ; round += 1) {
+    const fresh = await service.get(path, {}, signal);
+    draw(fresh);
+    if (fresh.state !== "applying") return fresh;
+    await new Promise((resolve) => {
+      const timer = setTimeout(resolve, WAITS_MS[Math.min(round, WAITS_MS.length - 1)]);
+      signal.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });
+    });
+    if (signal.aborted) return null;
+  }
+}
+
+function overview(found) {
+  const toneOf = pictures.colours(found.profiles);
+  const units = places.unitsOf(found.profiles);
+  const isWaiting = found.state === "applying" || found.state === "failed";
+  return [
+    el("p", { class: "state", "data-state": found.state },
+      badge(found.state, MARKS[found.state] ?? "quiet"), " ",
+      `${SCHEMES[found.scheme] ?? found.scheme}. ${SENTENCES[found.state] ?? ""}`),
+    found.state === "applying" && progress(found),
+    found.fault && el("p", { class: "fault" }, found.fault),
+    el("div", { class: "figures" },
+      figure("Now", groups(found.current), places.existing(found.current), units, toneOf),
+      isWaiting && found.desired && figure("Wished", found.desired,
+        places.place(found.profiles, found.desired), units, toneOf))].filter(Boolean);
+}
+
+/** Groups of equal partitions, where they lie left out. */
+function groups(current) {
+  return current.map(({ profile, count, vgpu_type }) => ({ profile, count, vgpu_type }));
+}
+
+/** A picture with its text; without known places only the text. */
+export function figure(title, partitions, placed, units, toneOf) {
+  const text = places.describe(partitions);
+  return el("figure", { class: "device" },
+    el("figcaption", {}, el("strong", {}, title), ` ${text}`),
+    placed && units ? pictures.device(units, placed, toneOf,
+      { title, ruler: true, height: 74 }) : null);
+}
+
+/** How many of the wished partitions are there. */
+function progress({ current, desired }) {
+  const key = ({ profile, vgpu_type: type }) => `${profile} ${type ?? ""}`;
+  const here = new Map();
+  for (const group of current) here.set(key(group), (here.get(key(group)) ?? 0) + group.count);
+  const wanted = desired.reduce((sum, one) => sum + one.count, 0);
+  const there = desired.reduce(
+    (sum, one) => sum + Math.min(one.count, here.get(key(one)) ?? 0), 0);
+  const text = `${there} of ${number(wanted, "partition")} ${there === 1 ? "is" : "are"} there`;
+  return el("p", { class: "progress" },
+    el("progress", { max: Math.max(wanted, 1), value: there, "aria-label": "Partitions made" }),
+    el("span", {}, text));
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where partitions lie, for pictures: arithmetic alone. What is valid is said by the service.
+
+/** Memory units of the device: up to the end of the last placement that anything has. */
+export function unitsOf(profiles) {
+  return Math.max(0, ...profiles.flatMap((profile) => (profile.placements ?? []).map(
+    (place) => place.start + place.size)));
+}
+
+/**
+ * One way to lay out [{profile, count, vgpu_type?}]: [{profile, vgpu_type, start, size}], or null
+ * where the profiles have no placements or nothing fits.
+ */
+export function place(profiles, partitions) {
+  const known = new Map(profiles.map((profile) => [profile.name, profile]));
+  const wanted = [];
+  for (const { profile, count, vgpu_type: type } of partitions) {
+    const places = known.get(profile)?.placements ?? [];
+    if (count && !places.length) return null;
+    for (let index = 0; index < count; index += 1) {
+      wanted.push({ profile, vgpu_type: type ?? null, places });
+    }
+  }
+  wanted.sort((one, other) => other.places[0].size - one.places[0].size
+    || one.profile.localeCompare(other.profile));
+  return search(wanted, 0, 0n, []);
+}
+
+function search(wanted, at, used, placed) {
+  if (at === wanted.length) return placed.toSorted((one, other) => one.start - other.start);
+  const { profile, vgpu_type, places } = wanted[at];
+  const before = placed.at(-1);
+  for (const { start, size } of places) {
+    const mask = ((1n << BigInt(size)) - 1n) << BigInt(start);
+    // equal ones from left to right: other orders look the same
+    const isRepeat = before?.profile === profile && before.vgpu_type === vgpu_type
+      && start < before.start;
+    if (used & mask || isRepeat) continue;
+    const found = search(wanted, at + 1, used | mask,
+      [...placed, { profile, vgpu_type, start, size }]);
+    if (found) return found;
+  }
+  return null;
+}
+
+/** The partitions that exist, as place() gives them; null where nobody may see where they lie. */
+export function existing(groups) {
+  const found = groups.flatMap(({ profile, vgpu_type: type, placements }) => (placements ?? []).map(
+    ({ start, size }) => ({ profile, vgpu_type: type ?? null, start, size })));
+  const count = groups.reduce((sum, group) => sum + group.count, 0);
+  return found.length === count ? found.toSorted((one, other) => one.start - other.start) : null;
+}
+
+/** What is there after the steps of a plan; null where a step has no place. */
+export function after(placed, steps) {
+  if (!placed || steps.some((step) => !step.placement)) return null;
+  const left = [...placed];
+  for (const { action, profile, placement } of steps) {
+    if (action === "destroy") {
+      const index = left.findIndex((one) => one.profile === profile
+        && one.start === placement.start && one.size === placement.size);
+      if (index >= 0) left.splice(index, 1);
+    } else {
+      left.push({ profile, vgpu_type: null, ...placement });
+    }
+  }
+  return left.toSorted((one, other) => one.start - other.start);
+}
+
+/** `unit 3`, `units 0 to 3`. */
+export function span({ start, size }) {
+  return size === 1 ? `unit ${start}` : `units ${start} to ${start + size - 1}`;
+}
+
+/** `3g.20gb + 2 × 1g.5gb`. */
+export function describe(partitions) {
+  return partitions.filter(({ count }) => count > 0).map(({ profile, count, vgpu_type: type }) => {
+    const name = type && type !== profile ? `${profile} as ${type}` : profile;
+    return count === 1 ? name : `${count} × ${name}`;
+  }).join(" + ") || "no partitions";
+}

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// Asks the accelerator API, by paths relative to this page. Knows no view and no Keystone.
+
+/** The microversion that this page was written for: services and orphans are its newest part. */
+export const MICROVERSION = "2.10";
+const HEADER = "OpenStack-API-Version";
+const ROOT = new URL("../v2/", import.meta.url);
+const PAGE = 50;
+
+const TITLES = {
+  401: "The service does not know you any more",
+  403: "The service does not let you do this",
+  404: "There is no such thing",
+  406: "The service speaks another version than this page",
+  409: "This is not possible at the moment",
+  503: "The service can't answer now",
+};
+
+/** An error that the service answered with; `message` is its own text. */
+export class Refused extends Error {
+  constructor(status, message, requestId) {
+    super(message);
+    this.status = status;
+    this.requestId = requestId;
+    this.title = TITLES[status] ?? `The service answered ${status}`;
+  }
+}
+
+/** No answer at all. */
+export class Silent extends Error {
+  constructor() {
+    super("No answer came. Is the service running, and the network up? Nothing was changed by"
+      + " this page meanwhile.");
+    this.title = "The service can't be reached";
+  }
+}
+
+export class Service {
+  #token;
+  #onUnknown;
+
+  /** onUnknown: called when the token is no longer good. */
+  constructor(token, onUnknown) {
+    this.#token = token;
+    this.#onUnknown = onUnknown;
+  }
+
+  /** GET; returns what the JSON says. Throws Refused, Silent. */
+  get(path, query = {}, signal = undefined) {
+    return this.#ask("GET", address(path, query), undefined, signal);
+  }
+
+  put(path, query, body, signal = undefined) {
+    return this.#ask("PUT", address(path, query), body, signal);
+  }
+
+  /** The first page of a list: {entries, next}; next() gives the following, or is null. */
+  list(path, name, query = {}, signal = undefined) {
+    return this.#page(address(path, { limit: PAGE, ...query }), name, signal);
+  }
+
+  async #page(url, name, signal) {
+    const reply = await this.#ask("GET", url, undefined, signal);
+    const link = (reply[`${name}_links`] ?? []).find((one) => one.rel === "next");
+    if (!link) return { entries: reply[name], next: null };
+    // the service may know itself by another address than the browser: only the query counts
+    const following = new URL(url);
+    following.search = new URL(link.href, url).search;
+    return { entries: reply[name], next: () => this.#page(following, name, signal) };
+  }
+
+  async #ask(method, url, body, signal) {
+    const headers = { Accept: "application/json", [HEADER]: `accelerator ${MICROVERSION}` };
+    if (this.#token) headers["X-Auth-Token"] = this.#token;
+    if (body !== undefined) headers["Content-Type"] = "application/json";
+    let reply;
+    try {
+      reply = await fetch(url, {
+        method, headers, signal, credentials: "omit", cache: "no-store", redirect: "error",
+        body: body === undefined ? undefined : JSON.stringify(body) });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new Silent();
+    }
+    const answer = await reply.json().catch(() => null);
+    if (reply.ok) return answer;
+    const refused = new Refused(
+      reply.status, answer?.error_message?.faultstring || reply.statusText || "No reason is given.",
+      reply.headers.get("x-openstack-request-id"));
+    if (reply.status === 401) this.#onUnknown(refused);
+    throw refused;
+  }
+}
+
+function address(path, query) {
+  const url = new URL(path, ROOT);
+  for (const [name, value] of Object.entries(query)) {
+    if (value !== undefined && value !== null && value !== "") url.searchParams.set(name, value);
+  }
+  return url;
+}
