@@ -35,7 +35,7 @@ class InstanceOperations(expose.Controller):
     """Operations of /v2/accelerator_requests/action."""
 
     @expose.expose("arq:action", body=True)
-    def post(self, call: expose.Call, body: Any) -> dict[str, Any]:
+    def act(self, call: expose.Call, body: Any) -> dict[str, Any]:
         arqs.require_service_token(
             call.caller, "Acting on the accelerator requests of an instance")
         action, given = _action(call, body)

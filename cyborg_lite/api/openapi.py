@@ -30,7 +30,7 @@ Json = dict[str, Any]
 
 EVERYWHERE = (errors.Invalid, errors.Unauthorized, errors.Forbidden,
               errors.VersionNotAcceptable, errors.Error, errors.Unavailable,
-              errors.DeadlinePassed)
+              errors.DeadlinePassed, errors.TooOld)
 WITH_A_BODY = (errors.TooLarge, errors.NotJson)
 
 _PROFILES = "/v2/device_profiles"
@@ -56,6 +56,8 @@ REFUSALS: dict[str, tuple[type[errors.Error], ...]] = {
     f"DELETE {_ARQ}": (errors.ServiceTokenMissing,),
     f"PATCH {_PROGRAM}": (errors.NotProgrammable, errors.AgentUnavailable),
     f"PATCH {_PROGRAM}/{{uuid}}": (errors.NotProgrammable, errors.AgentUnavailable),
+    "PUT /v2/devices/{uuid}/partitioning": (
+        errors.InUse, errors.StateConflict, errors.ChangedMeanwhile),
     "POST /v2/attributes": (errors.NotFound, errors.Duplicate),
     "DELETE /v2/attributes/{uuid}": (errors.Conflict,),
     "PUT /v2/services/{id}": (errors.StateConflict,),
@@ -144,7 +146,7 @@ def _operation(route: root.Route, variables: list[str], body: schemas.Schema | N
         schemas.SINCE: microversions.text(microversions.route_since(route.name)),
         "parameters": [*_path_parameters(variables, exposed.path_types),
                        *_query_parameters(route), *_header_parameters(route)],
-        "responses": _responses(route, exposed.status),
+        "responses": _responses(route, exposed.statuses),
     }
     if body is not None:
         found["requestBody"] = {"required": exposed.body is True,
@@ -177,14 +179,15 @@ def _header_parameters(route: root.Route) -> list[Json]:
     return found
 
 
-def _responses(route: root.Route, status: int) -> Json:
+def _responses(route: root.Route, statuses: Iterable[int]) -> Json:
     headers = dict(_HEADERS)
     if route.path == _PROFILE and route.method != "DELETE":
         headers["ETag"] = {"$ref": "#/components/headers/ETag"}
-    good: Json = {"description": http.HTTPStatus(status).phrase, "headers": headers}
+    good: Json = {"headers": headers}
     if route.name in schemas.REPLIES:
         good["content"] = {"application/json": {"schema": schemas.REPLIES[route.name]}}
-    return {str(status): good,
+    return {**{str(status): {"description": http.HTTPStatus(status).phrase, **good}
+               for status in statuses},
             **{str(code): _error_response(code, kinds)
                for code, kinds in errors_of(route).items()}}
 

@@ -21,12 +21,14 @@ from cyborg_lite.api import expose
 from cyborg_lite.api import faults
 from cyborg_lite.api import instance_operations
 from cyborg_lite.api import microversions
+from cyborg_lite.api import partitioning
 from cyborg_lite.api import services as service_operations
 
 ARQS = arqs.AcceleratorRequests
 OPERATIONS = instance_operations.InstanceOperations
 PROFILES = device_profiles.DeviceProfiles
 DEVICES = devices.Devices
+PARTITIONING = partitioning.Partitioning
 DEPLOYABLES = deployables.Deployables
 ATTRIBUTES = deployables.Attributes
 SERVICES = service_operations.Services
@@ -58,7 +60,7 @@ ROUTES = (
     Route("POST", "/v2/accelerator_requests", ARQS, "post"),
     Route("PATCH", "/v2/accelerator_requests", ARQS, "patch"),
     Route("DELETE", "/v2/accelerator_requests", ARQS, "delete"),
-    Route("POST", "/v2/accelerator_requests/action", OPERATIONS, "post"),
+    Route("POST", "/v2/accelerator_requests/action", OPERATIONS, "act"),
     Route("GET", "/v2/accelerator_requests/{uuid}", ARQS, "get_one"),
     Route("PATCH", "/v2/accelerator_requests/{uuid}", ARQS, "patch_one"),
     Route("DELETE", "/v2/accelerator_requests/{uuid}", ARQS, "delete_one"),
@@ -67,6 +69,8 @@ ROUTES = (
     Route("POST", "/v2/devices/{uuid}/disable", DEVICES, "disable"),
     Route("POST", "/v2/devices/{uuid}/enable", DEVICES, "enable"),
     Route("POST", "/v2/devices/{uuid}/clean", DEVICES, "clean"),
+    Route("GET", "/v2/devices/{uuid}/partitioning", PARTITIONING, "get"),
+    Route("PUT", "/v2/devices/{uuid}/partitioning", PARTITIONING, "put"),
     Route("GET", "/v2/deployables", DEPLOYABLES, "get_all"),
     Route("GET", "/v2/deployables/{uuid}", DEPLOYABLES, "get_one"),
     Route("PATCH", "/v2/deployables/{uuid}/program", DEPLOYABLES, "program"),

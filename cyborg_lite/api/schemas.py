@@ -22,6 +22,7 @@ from cyborg_lite.api import devices
 from cyborg_lite.api import instance_operations
 from cyborg_lite.api import microversions
 from cyborg_lite.api import parameters
+from cyborg_lite.api import partitioning
 from cyborg_lite.api import profile_patch
 from cyborg_lite.api import services
 
@@ -56,6 +57,8 @@ NOUNS: dict[str, tuple[type, tuple[str, ...]]] = {
     "arq": (messages.Arq, ("arq",)),
     "device": (messages.Device, ("device",)),
     "device_detail": (messages.Device, ("device", "device_detail")),
+    "partitioning": (messages.Partitioning, ("partitioning",)),
+    "partitioning_plan": (messages.PartitioningPlan, ("partitioning_plan",)),
     "deployable": (messages.Deployable, ("deployable",)),
     "attribute": (messages.Attribute, ("attribute",)),
     "service": (messages.Service, ("service",)),
@@ -66,6 +69,8 @@ _WORDS = {
     ("arq", "state"): states.ARQ_STATES,
     ("device", "status"): ("enabled", "maintaining"),
     ("device", "host_state"): ("up", "down", "gone"),
+    ("partitioning", "scheme"): ("mig", "vgpu", "mig-vgpu", "none"),
+    ("partitioning", "state"): ("applied", "applying", "failed", "unsupported"),
     ("service", "state"): ("up", "down", "gone"),
     ("service", "status"): ("enabled", "disabled"),
     ("service", "binary"): ("cyborg-lite-agent", "cyborg-lite-conductor"),
@@ -163,6 +168,8 @@ REPLIES: dict[str, Schema] = {
     "GET /v2/accelerator_requests/{uuid}": ref("arq"),
     "GET /v2/devices": listing("devices", "device"),
     "GET /v2/devices/{uuid}": ref("device_detail"),
+    "GET /v2/devices/{uuid}/partitioning": ref("partitioning"),
+    "PUT /v2/devices/{uuid}/partitioning": ref("partitioning_plan"),
     "GET /v2/deployables": listing("deployables", "deployable"),
     "GET /v2/deployables/{uuid}": ref("deployable"),
     "PATCH /v2/deployables/{uuid}/program": ref("deployable"),
@@ -265,14 +272,15 @@ def bodies(max_accelerators: int) -> dict[str, Schema]:
             "image_uuid": {"description": "Accepted and ignored."}}, ("device_profile_name",)),
         "PATCH /v2/accelerator_requests": arq_patch(),
         "PATCH /v2/accelerator_requests/{uuid}": {**arq_patch(), "maxProperties": 1},
-        "POST /v2/accelerator_requests/action": {"oneOf": [
-            an_object({action: an_object(
-                {name: kind.schema() for name, kind in fields.items()},
-                set(fields) - instance_operations.OPTIONAL)}, (action,))
-            for action, fields in instance_operations.FIELDS.items()]},
+        "POST /v2/accelerator_requests/action": {**an_object({
+            action: an_object({name: kind.schema() for name, kind in fields.items()},
+                              sorted(set(fields) - instance_operations.OPTIONAL))
+            for action, fields in instance_operations.FIELDS.items()}),
+            "minProperties": 1, "maxProperties": 1},
         "POST /v2/devices/{uuid}/disable": an_object({
             name: since(minor, nullable(devices.REASON.schema())) for name, minor in
             microversions.body_since("POST /v2/devices/{uuid}/disable").items()}),
+        "PUT /v2/devices/{uuid}/partitioning": partitioning_wish(),
         "PATCH /v2/deployables/{uuid}/program": program,
         "PATCH /v2/deployables/{uuid}/program/{uuid}": program,
         "PUT /v2/services/{id}": an_object({
@@ -281,6 +289,19 @@ def bodies(max_accelerators: int) -> dict[str, Schema]:
         "POST /v2/attributes": {"oneOf": [
             attribute, an_object({"attribute": attribute}, ("attribute",))]},
     }
+
+
+def partitioning_wish() -> Schema:
+    """Return the layout that a device shall have."""
+    name = partitioning.NAME.schema()
+    count = an_object({
+        "profile": name, "vgpu_type": nullable(name),
+        "count": {"type": "integer", "minimum": 0, "maximum": partitioning.MAX_COUNT}},
+        ("profile", "count"))
+    wish = an_object({
+        "layout": partitioning.LAYOUT.schema(),
+        "partitions": {"type": "array", "maxItems": partitioning.MAX_ENTRIES, "items": count}})
+    return {**wish, "minProperties": 1, "maxProperties": 1}
 
 
 def json_patch() -> Schema:

@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,6 +28,8 @@ HEADERS = {"X-User-Id": "admin", "X-Project-Id": "f5d2c1f0a1b44b1e8a7f4a7c2d5e9b
            "X-Roles": "admin", "X-Service-Roles": "service", "Content-Type": "application/json",
            "OpenStack-API-Version": "accelerator latest"}
 INSTANCE = "22222222-2222-2222-2222-222222222222"
+MOVED = "55555555-5555-5555-5555-555555555555"
+MIGRATION = "44444444-4444-4444-4444-444444444444"
 IMAGE = "33333333-3333-3333-3333-333333333333"
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -93,6 +96,7 @@ def walk(application: faults.Application) -> dict[str, str]:
         {"path": "/instance_uuid", "op": "add", "value": INSTANCE}]}, status=202)
     send("arq-list", "GET", f"{path}?instance={INSTANCE}")
     send("arq-show", "GET", f"{path}/{arq}")
+    _migrate(send, path)
     send("device-profile-show", "GET", f"/v2/device_profiles/{profile['uuid']}")
     send("device-profile-update", "PATCH", "/v2/device_profiles/fpga", [
         {"op": "test", "path": "/description", "value": "One FPGA"},
@@ -117,6 +121,23 @@ def walk(application: faults.Application) -> dict[str, str]:
         {"path": "/hostname", "op": "remove"}, {"path": "/device_rp_uuid", "op": "remove"},
         {"path": "/instance_uuid", "op": "remove"}]}, status=202)
     return steps.samples
+
+
+def _migrate(send: Callable[..., Any], path: str) -> None:
+    """Migrate another instance than the one of `walk`, so that this one stays as it is."""
+    for name, more in (("arq-bind", {}), ("arq-bind-migration", {
+            "/migration_uuid": MIGRATION, "/migration_type": "cold"})):
+        arq = send("arq-create", "POST", path, {"device_profile_name": "fpga"},
+                   status=201)["arqs"][0]["uuid"]
+        values = {"/hostname": builders.HOST, "/device_rp_uuid": builders.rp_uuid(),
+                  "/instance_uuid": MOVED, **more}
+        send(name, "PATCH", path, {arq: [
+            {"path": key, "op": "add", "value": value} for key, value in values.items()]},
+            status=202)
+    send("arq-switch", "POST", f"{path}/action", {"switch_migration": {
+        "instance_uuid": MOVED, "migration_uuid": MIGRATION, "to": "destination"}})
+    send("arq-end", "POST", f"{path}/action", {"end_migration": {
+        "instance_uuid": MOVED, "migration_uuid": MIGRATION}})
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,11 @@ BODIED = {
         {"path": "/hostname", "op": "add", "value": "node1"},
         {"path": "/device_rp_uuid", "op": "add", "value": builders.rp_uuid()},
         {"path": "/instance_uuid", "op": "add", "value": SOME_UUID},
-        {"path": "/project_id", "op": "add", "value": "project1"}]},
+        {"path": "/project_id", "op": "add", "value": "project1"},
+        {"path": "/migration_uuid", "op": "add", "value": SOME_UUID},
+        {"path": "/migration_type", "op": "add", "value": "live"}]},
+    "POST /v2/accelerator_requests/action": {"switch_migration": {
+        "instance_uuid": SOME_UUID, "migration_uuid": SOME_UUID, "to": "source"}},
     "PATCH /v2/accelerator_requests/{uuid}": {SOME_UUID: [{"path": "/hostname", "op": "remove"}]},
     "PATCH /v2/deployables/{uuid}/program": [
         {"path": "/program", "op": "replace", "value": [{"image_uuid": SOME_UUID}]}],
@@ -107,7 +111,7 @@ QUERIES = ["%ff=1", "name=%ff", "name=%00", "instance=%00", "x=1", "x", "=", "&&
            "limit=0", "limit=-1", "limit=x", "limit=", "marker=x", "marker=" + UNKNOWN_UUID,
            "sort_key=id", "sort_key=__class__", "sort_dir=up", "sort=uuid:up", "sort=",
            "sort_dir=asc&sort_dir=asc", "sort=uuid&sort_key=uuid", "state=x", "hostname=",
-           "project_id=%00", "%F0%9F%98%80=1"]
+           "project_id=%00", "migration=x", "sets=", "sets=x", "migration=", "%F0%9F%98%80=1"]
 
 
 @pytest.fixture

@@ -58,6 +58,8 @@ ALLOWED: dict[str, set[str]] = {
     "POST /v2/devices/{uuid}/disable": ADMIN,
     "POST /v2/devices/{uuid}/enable": ADMIN,
     "POST /v2/devices/{uuid}/clean": ADMIN,
+    "GET /v2/devices/{uuid}/partitioning": HOSTS_READ,
+    "PUT /v2/devices/{uuid}/partitioning": ADMIN,
     "GET /v2/deployables": HOSTS_READ,
     "GET /v2/deployables/{uuid}": HOSTS_READ,
     "PATCH /v2/deployables/{uuid}/program": ADMIN,
