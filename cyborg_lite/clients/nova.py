@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nova's external events, as one call. When to send and when to give up is decided elsewhere."""
+"""Nova's external events, as one call. When to send and when to give up is decided elsewhere.
+
+What is asked of Nova about servers is in `clients/nova_questions.py`.
+"""
 
 from __future__ import annotations
 
@@ -49,10 +52,7 @@ class Nova:
         404: Nova knows no such instance. 422: it has no host yet, or is deleted.
         Raises keystone.Away when nothing was taken, Refused when the request is wrong.
         """
-        base = self._service.endpoint()
-        path = "/os-server-external-events"
-        if not _HAS_VERSION.search(base):
-            path = "/v2.1" + path
+        path = path_below(self._service, "/os-server-external-events")
         response = self._service.request("POST", path, MICROVERSION, request_id=request_id, body={
             "events": [{"name": EVENT, "server_uuid": entry.instance_uuid, "tag": entry.arq_uuid,
                         "status": entry.status} for entry in news]})
@@ -65,6 +65,11 @@ class Nova:
             raise Refused(f"Nova answered {response.status_code} to POST {path}: "
                           f"{response.text[:500]}")
         return [DELIVERED] * len(news)
+
+
+def path_below(service: keystone.Service, path: str) -> str:
+    """Return the path as it is below the endpoint, which may lack the version; Away."""
+    return path if _HAS_VERSION.search(service.endpoint()) else f"/v2.1{path}"
 
 
 def _codes(news: Sequence[Bound], response: requests.Response) -> list[int]:

@@ -106,6 +106,15 @@ class Placement:
         """Those of the tree that have a trait."""
         return self._providers(in_tree=uuid, required=trait)
 
+    def list_with_trait(self, trait: str) -> list[Provider]:
+        """All that have a trait, wherever they are. One request."""
+        return self._providers(required=trait)
+
+    def list_with_room(self, trait: str, resource_class: str, amount: int) -> set[str]:
+        """The uuids of those with a trait on which so many are left of a class. One request."""
+        return {provider.uuid for provider in self._providers(
+            required=trait, resources=f"{resource_class}:{amount}")}
+
     def create_provider(self, uuid: str, name: str, parent_uuid: str) -> Provider:
         """Duplicate when the uuid or the name is taken; Refused without the parent."""
         return _provider(self._call("POST", "/resource_providers", {
@@ -146,6 +155,29 @@ class Placement:
         """Replace all; Refused when one does not exist, GenerationConflict, NotFound."""
         return _traits(self._call("PUT", f"/resource_providers/{uuid}/traits", {
             "resource_provider_generation": generation, "traits": sorted(names)}))
+
+    # --- allocations -------------------------------------------------------------------------
+
+    def consumers_of(self, uuid: str) -> set[str]:
+        """Who has allocations on a provider; NotFound for the provider."""
+        return set(self._call("GET", f"/resource_providers/{uuid}/allocations")["allocations"])
+
+    def has_allocations(self, consumer: str) -> bool:
+        """Whether a consumer has any, of any provider."""
+        return bool(self._call("GET", f"/allocations/{consumer}")["allocations"])
+
+    def take_from(self, consumer: str, provider_uuids: Collection[str]) -> None:
+        """Delete a consumer's allocations on these providers and leave the others as they are.
+
+        GenerationConflict when somebody changed them meanwhile.
+        """
+        found = self._call("GET", f"/allocations/{consumer}")
+        kept = {uuid: {"resources": entry["resources"]}
+                for uuid, entry in found["allocations"].items() if uuid not in provider_uuids}
+        if len(kept) < len(found["allocations"]):
+            self._call("PUT", f"/allocations/{consumer}", {
+                "allocations": kept, "consumer_generation": found["consumer_generation"],
+                "project_id": found["project_id"], "user_id": found["user_id"]})
 
     # --- names -------------------------------------------------------------------------------
 
