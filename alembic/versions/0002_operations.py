@@ -235,6 +235,7 @@ def _orphans() -> None:
             "mode", sa.String(length=16), nullable=False, comment="clean, record or dry_run"
         ),
         sa.Column("host", sa.String(length=255)),
+        sa.Column("only_orphan", sa.String(length=36), comment="the one that it is about"),
         sa.Column("asked_by", sa.String(length=255), nullable=False),
         sa.Column("started_at", MOMENT, nullable=False),
         sa.Column("finished_at", MOMENT),

@@ -85,10 +85,11 @@ class Call:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reply:
-    """What a handler returns when it has headers to send too."""
+    """What a handler returns when it has headers to send too, or another status than usual."""
 
     body: Any
     headers: Mapping[str, str]
+    status: int | None = None
 
 
 def base_url(environ: dict[str, Any], public_endpoint: str | None) -> str:
@@ -103,12 +104,14 @@ OPTIONAL = "optional"
 
 
 def expose(rule: str, *path: wsme_types.UserType, status: int = 200, body: bool | str = False,
+           also: int | None = None,
            query: Mapping[str, wsme_types.UserType] | None = None) -> Callable[[Handler], Handler]:
     """Make a method the handler of a route.
 
     rule: of the policy, without `cyborg:`. path: types of the path's variables. query: types of
     the query parameters, given to the handler by name (dots become underscores) when present.
-    body: whether there is a JSON body, given as `body`; or OPTIONAL. What the handler returns
+    body: whether there is a JSON body, given as `body`; or OPTIONAL. also: the status of a `Reply`
+    that names one. What the handler returns
     becomes JSON, None an empty reply.
     """
     query_types = dict(query or {})
@@ -138,6 +141,7 @@ def expose(rule: str, *path: wsme_types.UserType, status: int = 200, body: bool 
         operation.rule = rule  # type: ignore[attr-defined]
         operation.path_types = path  # type: ignore[attr-defined]
         operation.status = status  # type: ignore[attr-defined]
+        operation.statuses = sorted({status, also or status})  # type: ignore[attr-defined]
         operation.body = body  # type: ignore[attr-defined]
         return operation
 
@@ -201,7 +205,7 @@ def _refuse_body(call: Call, request: Any) -> None:
 
 def _reply(result: Any, status: int) -> Any:
     if isinstance(result, Reply):
-        reply = _reply(result.body, status)
+        reply = _reply(result.body, result.status or status)
         reply.headers.update(result.headers)
         return reply
     if result is None:

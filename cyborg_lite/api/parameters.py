@@ -144,6 +144,22 @@ class OneOf(wsme_types.UserType):  # type: ignore[misc]
         return {"type": "string", "enum": list(self._words)}
 
 
+class Flag(wsme_types.UserType):  # type: ignore[misc]
+    """true or false, as JSON, Python and shells write them."""
+
+    basetype = str
+    name = "flag"
+
+    def frombasetype(self, value: str) -> bool:
+        found = {"true": True, "1": True, "false": False, "0": False}.get(value.lower())
+        if found is None:
+            raise ValueError("is not allowed: true or false")
+        return found
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "boolean"}
+
+
 class Several(wsme_types.UserType):  # type: ignore[misc]
     """Values separated by commas, each once however often it is given."""
 

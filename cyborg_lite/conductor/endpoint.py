@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 from cyborg_lite import buses
@@ -12,12 +13,14 @@ from cyborg_lite.conductor import device_profiles
 from cyborg_lite.conductor import devices
 from cyborg_lite.conductor import instance_operations
 from cyborg_lite.conductor import inventory
+from cyborg_lite.conductor import partitioning
 from cyborg_lite.conductor import services
 from cyborg_lite.db import arqs as arq_rows
 from cyborg_lite.db import device_detail
 from cyborg_lite.db import device_profiles as profile_rows
 from cyborg_lite.db import devices as device_rows
 from cyborg_lite.db import handles as handle_rows
+from cyborg_lite.db import heartbeats
 from cyborg_lite.db import service_list
 from cyborg_lite.db import session
 from cyborg_lite.db import usage
@@ -143,6 +146,19 @@ class Endpoint:
             self._wake_sync()
 
     @buses.exposed
+    def show_partitioning(self, uuid: str, every_layout: bool) -> messages.Partitioning:
+        return partitioning.show(self._database, uuid, every_layout)
+
+    @buses.exposed
+    def set_partitioning(self, uuid: str, layout: str | None,
+                         partitions: list[messages.PartitionCount] | None,
+                         dry_run: bool) -> messages.PartitioningPlan:
+        plan, changed = partitioning.set_layout(self._database, uuid, layout, partitions, dry_run)
+        if changed:
+            self._wake_sync()
+        return plan
+
+    @buses.exposed
     def list_services(self, query: messages.ServiceQuery) -> list[messages.Service]:
         return service_list.list_services(self._database, query, self._watch.horizon())
 
@@ -192,8 +208,13 @@ class Endpoint:
             self._database, beat, self._watch.write_every_s(), self._watch.silent_before())
 
     @buses.exposed
+    def claim_host(self, host: str, agent_id: str | None) -> None:
+        heartbeats.claim(self._database, host, agent_id, self._watch.silent_before())
+
+    @buses.exposed
     def host_intent(self, host: str) -> messages.HostIntent:
-        return handle_rows.intent_of(self._database, host)
+        return dataclasses.replace(handle_rows.intent_of(self._database, host),
+                                   layouts=partitioning.wishes_of(self._database, host))
 
     @buses.exposed
     def report(self, report: messages.HostReport) -> None:

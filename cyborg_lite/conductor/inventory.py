@@ -49,6 +49,8 @@ def report(database: session.Database, host_report: messages.HostReport,
             len(changes.devices.changed), len(changes.devices.gone), len(changes.new_handles),
             len(changes.gone_handles), len(changes.lost_handles),
             (time.monotonic() - began) * 1000)
+    for device in changes.as_wished:
+        LOG.info("device=%s host=%s is split as was wished for", device, host_report.host)
     wake_sync()
 
 

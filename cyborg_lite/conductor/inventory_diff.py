@@ -14,8 +14,10 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
 
+from cyborg_lite import codec
 from cyborg_lite import messages
 from cyborg_lite import states
+from cyborg_lite.conductor import partition_wishes
 from cyborg_lite.db import inventory as rows
 
 NAMESPACE = uuid.UUID("5dd7df29-6ab1-5c2c-a0f4-90ab5f4a6e3c")
@@ -59,12 +61,30 @@ class _Diff:
                       "withheld": None}
             self.changes.devices.put(self.known.devices.get(device_uuid), device_uuid, values)
             self._deployables(device_uuid, device)
+            self._partitions(device_uuid, device)
         reasons = {each.address: each.reason for each in self.report.withheld}
         for each in self.report.withheld:
             self._withheld(stable_uuid(self.report.host, each.address), each, reported)
         for device_uuid, row in self.known.devices.items():
             if device_uuid not in reported and row["driver"] not in self.report.failed_drivers:
                 self._gone_device(row, reasons.get(row["address"]))
+
+    def _partitions(self, device_uuid: str, device: messages.ReportedDevice) -> None:
+        known = self.known.partitions.get(device_uuid)
+        reported = device.partitioning
+        if known is None and reported is None:
+            return
+        values = {
+            "address": device.address, "driver": device.driver,
+            "reported": None if reported is None else rows.canonical(codec.encode(reported)),
+            "reported_key": None if reported is None else
+            partition_wishes.key_of_report(reported)}
+        if known is None:
+            self.changes.new_partitions.append({"device_uuid": device_uuid, **values})
+        elif any(known[name] != value for name, value in values.items()):
+            self.changes.changed_partitions.append({"id": known["id"], **values})
+            if known["reported_key"] != values["reported_key"] == known["wished_key"] is not None:
+                self.changes.as_wished.append(device_uuid)
 
     def _withheld(self, device_uuid: str, withheld: messages.WithheldFunction,
                   reported: Mapping[str, messages.ReportedDevice]) -> None:

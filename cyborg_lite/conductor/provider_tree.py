@@ -87,6 +87,7 @@ def wanted_of(offer: services.Offer) -> Wanted:
     """
     total = sum(offer.handles.values()) - offer.handles.get(states.FAILED, 0)
     reserved = (total if offer.device_status == MAINTAINING or offer.agent_status == DISABLED
+                or offer.is_closed
                 else offer.handles.get(states.CLEANING, 0))
     resource_class = offer.resource_class
     if resource_class is None or not _CLASS.fullmatch(resource_class):

@@ -27,6 +27,7 @@ from cyborg_lite.conductor import arqs
 from cyborg_lite.conductor import endpoint
 from cyborg_lite.conductor import figures
 from cyborg_lite.conductor import nova_events
+from cyborg_lite.conductor import partitioning
 from cyborg_lite.conductor import placement_sync
 from cyborg_lite.conductor import services
 from cyborg_lite.conductor import takeover
@@ -98,7 +99,6 @@ class Conductor:
                  clock: Callable[[], datetime.datetime] = session.now) -> None:
         options = conf.conductor
         self.conductor_id = str(uuid.uuid4())
-        self._options = options
         self._bus = bus
         self._host = conf.host
         self.database = session.from_conf(conf, buses.check_deadline)
@@ -129,6 +129,8 @@ class Conductor:
             Timer("signs of life", self.watch.beat_every_s, self.watch.beat),
             self._sync_timer, self._cleaning_timer,
             Timer("nova events", LOOK_FOR_DUE_EVERY_S, self.nova_events.run_once),
+            Timer("partitioning", LOOK_FOR_DUE_EVERY_S,
+                  lambda: partitioning.apply_due(self.binder)),
             Timer("unfinished binds", LOOK_FOR_LEFTOVERS_EVERY_S,
                   lambda: takeover.finish_binds(self.binder, options.bind_timeout)),
             Timer("expiry", EXPIRE_EVERY_S,
@@ -137,7 +139,7 @@ class Conductor:
 
     def collectors(self) -> list[figures.Collector]:
         """The gauges of the database."""
-        return [figures.Collector(self.database, lambda: self._options.service_down_time)]
+        return [figures.Collector(self.database, self.watch.horizon)]
 
     def _ping(self) -> None:
         """Have a call come back over the bus, as a heartbeat of an agent comes."""

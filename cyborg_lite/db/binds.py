@@ -23,6 +23,7 @@ from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import states
 from cyborg_lite.db import arqs
+from cyborg_lite.db import closed_devices
 from cyborg_lite.db import handles
 from cyborg_lite.db import leases
 from cyborg_lite.db import liveness
@@ -65,6 +66,7 @@ class _Provider:
     last_seen: datetime.datetime | None
     host_status: str | None
     disabled_reason: str | None
+    is_split: bool
 
 
 def start(database: session.Database, requests: Sequence[messages.BindRequest], owner: leases.Owner,
@@ -103,6 +105,7 @@ def _start(database: session.Database, requests: Sequence[messages.BindRequest],
             if asked.arq_uuid not in failures)
         free = {deployable: _free_handles(connection, database, deployable, number)
                 for deployable, number in sorted(wanted.items())}
+        failures |= _fail_whole_sets(todo, _closed(connection, todo, failures, providers))
         failures |= _fail_whole_sets(
             todo, _shortages(todo, failures, providers, free, wanted))
         if live:
@@ -183,17 +186,21 @@ def _is_bound_so(row: sa.Row[Any], request: messages.BindRequest) -> bool:
 def _providers(connection: sa.Connection, rp_uuids: Iterable[str],
                horizon: liveness.Horizon) -> dict[str, _Provider]:
     D, V, N = models.deployables, models.devices, models.hosts
+    P = models.device_partitions
     return {row.rp_uuid: _Provider(row.id, row.name, row.hostname, row.prepares,
                                    migration_sets.kind_of(row), row.status,
                                    row.address, row.driver, row.host_state, row.last_seen,
-                                   row.host_status, row.disabled_reason)
+                                   row.host_status, row.disabled_reason,
+                                   row.split_id is not None)
             for row in connection.execute(
                 sa.select(D.c.rp_uuid, D.c.id, D.c.name, D.c.prepares, V.c.hostname, V.c.status,
                           V.c.address, V.c.driver, *migration_sets.KIND,
                           liveness.host_state(horizon).label("host_state"), N.c.last_seen,
-                          N.c.status.label("host_status"), N.c.disabled_reason)
+                          N.c.status.label("host_status"), N.c.disabled_reason,
+                          P.c.id.label("split_id"))
                 .join_from(D, V, V.c.id == D.c.device_id)
                 .outerjoin(N, N.c.name == V.c.hostname)
+                .outerjoin(P, P.c.device_uuid == V.c.uuid)
                 .where(D.c.rp_uuid.in_(rp_uuids)))}
 
 
@@ -238,6 +245,24 @@ def _free_handles(connection: sa.Connection, database: session.Database, deploya
         # what was skipped may come free again: wait for those who hold it, then be sure
         found = connection.execute(query.with_for_update()).all()
     return list(found[:number])
+
+
+def _closed(connection: sa.Connection, todo: Todo, failures: Mapping[str, str],
+            providers: Mapping[str, _Provider]) -> dict[str, str]:
+    """Why none of a device that is being split is given out.
+
+    Looked at while the handles are locked, as a wish locks them too: none comes between.
+    """
+    asked = [request for _, request in todo if request.arq_uuid not in failures
+             and providers[request.device_rp_uuid].is_split]
+    closed = closed_devices.deployables_of(
+        connection, {providers[request.device_rp_uuid].deployable_id for request in asked}
+    ) if asked else set()
+    return {request.arq_uuid:
+            f"The device of resource provider {request.device_rp_uuid} is being split anew; wait "
+            "until its layout is applied, or choose another provider."
+            for request in asked
+            if providers[request.device_rp_uuid].deployable_id in closed}
 
 
 def _shortages(todo: Todo, failures: Mapping[str, str], providers: Mapping[str, _Provider],

@@ -20,6 +20,7 @@ from cyborg_lite import messages
 from cyborg_lite import states
 from cyborg_lite.db import heartbeats
 from cyborg_lite.db import models
+from cyborg_lite.db import partitioning
 from cyborg_lite.db import session
 
 N = models.hosts
@@ -38,12 +39,16 @@ canonical = session.to_json
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class KnownHost:
-    """The rows of a host: devices and deployables by uuid, handles and attributes in a list."""
+    """The rows of a host: devices and deployables by uuid, handles and attributes in a list.
+
+    partitions: by the uuid of their device, which may be away.
+    """
 
     devices: dict[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     deployables: dict[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     handles: Sequence[Mapping[str, Any]] = ()
     attributes: Sequence[Mapping[str, Any]] = ()
+    partitions: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,7 +70,10 @@ class TableChanges:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Changes:
-    """What a report changes. `parent` in a new row is the uuid of the row that it belongs to."""
+    """What a report changes. `parent` in a new row is the uuid of the row that it belongs to.
+
+    as_wished: uuids of devices that are split now as was wished for.
+    """
 
     devices: TableChanges = dataclasses.field(default_factory=TableChanges)
     deployables: TableChanges = dataclasses.field(default_factory=TableChanges)
@@ -77,6 +85,9 @@ class Changes:
     new_attributes: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     changed_attributes: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     gone_attributes: list[int] = dataclasses.field(default_factory=list)
+    new_partitions: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    changed_partitions: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    as_wished: list[str] = dataclasses.field(default_factory=list)
 
     def __bool__(self) -> bool:
         return any(
@@ -122,8 +133,9 @@ def _locked_host(connection: sa.Connection, report: messages.HostReport,
 def _known(connection: sa.Connection, host: str) -> KnownHost:
     devices = connection.execute(
         sa.select(V).where(V.c.hostname == host)).mappings().all()
+    partitions = partitioning.known(connection, host)
     if not devices:
-        return KnownHost()
+        return KnownHost(partitions=partitions)
     deployables = connection.execute(
         sa.select(D).join(V, V.c.id == D.c.device_id)
         .where(V.c.hostname == host)).mappings().all()
@@ -133,7 +145,8 @@ def _known(connection: sa.Connection, host: str) -> KnownHost:
             .join(V, V.c.id == D.c.device_id).where(V.c.hostname == host)).mappings()]
         for table in (H, A))
     return KnownHost({row["uuid"]: dict(row) for row in devices},
-                     {row["uuid"]: dict(row) for row in deployables}, handles, attributes)
+                     {row["uuid"]: dict(row) for row in deployables}, handles, attributes,
+                     partitions)
 
 
 def _apply(connection: sa.Connection, host: str, changes: Changes) -> None:
@@ -167,6 +180,8 @@ def _apply(connection: sa.Connection, host: str, changes: Changes) -> None:
                 {**_without_parent(row), **times, **constant, "deployable_id": ids[row["parent"]]}
                 for row in rows])
     _change(connection, A, changes.changed_attributes)
+    partitioning.store_reported(connection, host, changes.new_partitions,
+                                changes.changed_partitions)
 
 
 def _remove(connection: sa.Connection, changes: Changes) -> None:

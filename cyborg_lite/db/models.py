@@ -272,6 +272,7 @@ sweeps = _table(
     sa.Column("state", sa.String(16), nullable=False, comment="running, done or failed"),
     sa.Column("mode", sa.String(16), nullable=False, comment="clean, record or dry_run"),
     sa.Column("host", Name),
+    sa.Column("only_orphan", Uuid, comment="the one that it is about"),
     sa.Column("asked_by", Name, nullable=False),
     sa.Column("started_at", Moment, nullable=False),
     sa.Column("finished_at", Moment),

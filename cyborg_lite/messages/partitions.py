@@ -89,12 +89,17 @@ class ReportedPartitioning:
 
 @message
 class LayoutWish:
-    """The partitions that a device shall have. generation: raised by every new wish of it."""
+    """The partitions that a device shall have. generation: raised by every new wish of it.
+
+    held: an ARQ holds an attach handle of the device, or one is not cleaned yet: nothing that
+    exists may be destroyed, only what a reboot took may be made again.
+    """
 
     device_address: str
     driver: str
     generation: int
     partitions: list[PartitionCount] = field(default_factory=list)
+    held: bool = False
 
 
 @message

@@ -120,7 +120,7 @@ def test_an_operation_names_its_rule_and_the_version_that_brought_it(route: root
 def test_an_operation_has_the_statuses_of_the_code(route: root.Route) -> None:
     operation = OPERATIONS[route.name]
 
-    assert operation.statuses("success") == [openapi.operation_of(route).status]
+    assert operation.statuses("success") == openapi.operation_of(route).statuses
     assert operation.statuses("error") == list(openapi.errors_of(route))
 
 

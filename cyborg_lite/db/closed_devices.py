@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Devices that are being split: nothing of them is given out. Who splits them: `partitioning.py`.
+
+A condition that is computed from wish and report, so that no crash leaves a device closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import sqlalchemy as sa
+
+from cyborg_lite.db import models
+
+D = models.deployables
+P = models.device_partitions
+V = models.devices
+
+CLOSED = sa.and_(P.c.wished_key.is_not(None), P.c.reported_key.is_not(None),
+                 P.c.wished_key != P.c.reported_key)
+"""A layout is wished for, and the device is split in another way. False without a row too."""
+
+
+def deployables_of(connection: sa.Connection, deployable_ids: Collection[int]) -> set[int]:
+    """Of these deployables, those whose device is being split."""
+    return set(connection.scalars(
+        sa.select(D.c.id).join_from(D, V, V.c.id == D.c.device_id)
+        .join(P, P.c.device_uuid == V.c.uuid)
+        .where(D.c.id.in_(sorted(deployable_ids)), CLOSED)))

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How devices are split and shall be split, and who has it done. What a layout is, is not here.
+
+A row outlives its device, so that a card that was away for a while keeps the wish.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import datetime
+import json
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from cyborg_lite import codec
+from cyborg_lite import errors
+from cyborg_lite import messages
+from cyborg_lite import states
+from cyborg_lite.db import closed_devices
+from cyborg_lite.db import leases
+from cyborg_lite.db import models
+from cyborg_lite.db import services
+from cyborg_lite.db import session
+
+D = models.deployables
+H = models.attach_handles
+N = models.hosts
+P = models.device_partitions
+V = models.devices
+
+CLOSED = closed_devices.CLOSED
+BUSY_STATES = states.HELD_STATES | {states.CLEANING}
+"""A handle in one of these keeps its device from being split in another way."""
+
+FAULT_LENGTH = 4000
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """How one device is split, and what is wished for it.
+
+    wish: as it was stored, without one None. generation: of the wish, 0 without one. answered:
+    the agent says that it is done, and a report came since. busy: handles by state, those alone
+    that keep the device as it is. synced: Placement knows what our rows say of the host.
+    """
+
+    id: int
+    device_uuid: str
+    hostname: str
+    address: str
+    driver: str
+    reported: messages.ReportedPartitioning | None = None
+    reported_key: str | None = None
+    wish: list[dict[str, Any]] | None = None
+    wished_key: str | None = None
+    generation: int = 0
+    fault: str | None = None
+    fault_generation: int = 0
+    answered: bool = False
+    busy: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    synced: bool = False
+
+    @property
+    def is_as_wished(self) -> bool:
+        """Whether nothing has to be done."""
+        return self.wished_key is None or self.wished_key == self.reported_key
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the wish was tried and could not be met."""
+        return not self.is_as_wished and self.fault_generation == self.generation
+
+
+_SPLIT = sa.select(
+    P, N.c.generation.label("host_generation"), N.c.synced_generation,
+    N.c.digest).outerjoin_from(P, N, N.c.name == P.c.hostname)
+
+
+def _split(row: sa.Row[Any], busy: Mapping[str, int]) -> Split:
+    return Split(
+        id=row.id, device_uuid=row.device_uuid, hostname=row.hostname, address=row.address,
+        driver=row.driver, reported_key=row.reported_key, wished_key=row.wished_key,
+        reported=None if row.reported is None else codec.decode(
+            messages.ReportedPartitioning, json.loads(row.reported)),
+        wish=None if row.wish is None else json.loads(row.wish),
+        generation=row.wish_generation, fault=row.fault, fault_generation=row.fault_generation,
+        answered=row.answered_generation == row.wish_generation and row.digest is not None,
+        busy=busy, synced=row.host_generation == row.synced_generation)
+
+
+def _busy(connection: sa.Connection,
+          device_uuids: Collection[str]) -> dict[str, collections.Counter[str]]:
+    """Handles of these devices that keep them as they are, by state."""
+    found: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    if device_uuids:
+        for device_uuid, state, number in connection.execute(
+                sa.select(V.c.uuid, H.c.state, sa.func.count())
+                .join_from(H, D, D.c.id == H.c.deployable_id).join(V, V.c.id == D.c.device_id)
+                .where(V.c.uuid.in_(sorted(device_uuids)), H.c.state.in_(sorted(BUSY_STATES)))
+                .group_by(V.c.uuid, H.c.state)):
+            found[device_uuid][state] = number
+    return found
+
+
+# --- what the API asks ------------------------------------------------------------------------
+
+
+def get(database: session.Database, device_uuid: str) -> Split | None:
+    """One device; None when its driver never said how it can be split. NotFound. Two statements."""
+    with database.reading() as connection:
+        row = connection.execute(_SPLIT.where(
+            P.c.device_uuid == device_uuid,
+            sa.exists().where(V.c.uuid == P.c.device_uuid))).first()
+        if row is None:
+            _check_device(connection, device_uuid)
+            return None
+        return _split(row, _busy(connection, [device_uuid])[device_uuid])
+
+
+def _check_device(connection: sa.Connection, device_uuid: str) -> None:
+    if connection.scalar(sa.select(V.c.id).where(V.c.uuid == device_uuid)) is None:
+        raise errors.NotFound(f"Device {device_uuid} does not exist.")
+
+
+@session.retrying
+def set_wish(database: session.Database, split: Split, wish: Sequence[Mapping[str, Any]], key: str,
+             user_id: str | None) -> None:
+    """Wish for a layout, judged for the device as `split` shows it. The host becomes dirty.
+
+    ChangedMeanwhile when somebody wished since then, or the device is split in another way by
+    now; InUse when a handle is. Its handles are locked, so that a bind either was before, or sees
+    the wish.
+    """
+    with database.writing() as connection:
+        # the same order as a report: host, handles, this row
+        connection.execute(sa.select(N.c.id).where(N.c.name == split.hostname).with_for_update())
+        held = connection.execute(
+            sa.select(H.c.state).where(H.c.deployable_id.in_(
+                sa.select(D.c.id).join_from(D, V, V.c.id == D.c.device_id)
+                .where(V.c.uuid == split.device_uuid)))
+            .order_by(H.c.id).with_for_update()).all()
+        if key != split.reported_key:
+            check_free(split, collections.Counter(
+                row.state for row in held if row.state in BUSY_STATES))
+        row = connection.execute(
+            sa.select(P.c.id, P.c.wish_generation, P.c.reported_key)
+            .where(P.c.id == split.id).with_for_update()).one()
+        if (row.wish_generation, row.reported_key) != (split.generation, split.reported_key):
+            raise errors.ChangedMeanwhile(
+                f"How device {split.device_uuid} is split, or shall be, was changed meanwhile; "
+                "look at it again.")
+        moment = session.now()
+        connection.execute(sa.update(P).where(P.c.id == row.id).values(
+            wish=session.to_json(list(wish)), wished_key=key,
+            wish_generation=split.generation + 1, wished_by=user_id, wished_at=moment,
+            fault=None, fault_generation=0, answered_generation=0, lease_owner=None,
+            due_at=None if key == split.reported_key else moment, updated_at=moment))
+        if key != split.reported_key or not split.is_as_wished:
+            services.mark_hosts_changed(connection, {split.hostname})
+
+
+def check_free(split: Split, busy: Mapping[str, int]) -> None:
+    """InUse, with how many, unless every attach handle of the device is free."""
+    if not busy:
+        return
+    held = sum(busy.get(state, 0) for state in states.HELD_STATES)
+    dirty = busy.get(states.CLEANING, 0)
+    parts = [*([f"{held} of its attach handles are held by an accelerator request"]
+               if held else []),
+             *([f"{dirty} wait to be cleaned"] if dirty else [])]
+    raise errors.InUse(
+        f"Device {split.device_uuid} on host {split.hostname} can't be split anew: "
+        f"{' and '.join(parts)}. Disable the device and try again once its servers are gone.")
+
+
+# --- what agents are asked --------------------------------------------------------------------
+
+
+def wishes_of(database: session.Database, hostname: str) -> list[Split]:
+    """The wishes of a host that its agent may meet: Placement offers nothing that would go."""
+    with database.reading() as connection:
+        rows = connection.execute(_SPLIT.where(
+            P.c.hostname == hostname, P.c.wished_key.is_not(None),
+            sa.or_(sa.not_(CLOSED), N.c.generation == N.c.synced_generation))
+            .order_by(P.c.id)).all()
+        busy = _busy(connection, {row.device_uuid for row in rows})
+    return [_split(row, busy[row.device_uuid]) for row in rows]
+
+
+@session.retrying
+def take_due(database: session.Database, owner: leases.Owner, moment: datetime.datetime,
+             at_most: int) -> list[Split]:
+    """Take wishes that no conductor works on and that Placement knows of; their hosts are synced.
+    """
+    with database.reading() as connection:
+        found = connection.execute(
+            sa.select(P.c.id, P.c.wish_generation)
+            .join_from(P, N, N.c.name == P.c.hostname).join(V, V.c.uuid == P.c.device_uuid)
+            .where(P.c.due_at <= moment, CLOSED, N.c.generation == N.c.synced_generation)
+            .order_by(P.c.due_at, P.c.id).limit(at_most)).all()
+    if not found:
+        return []
+    with database.writing() as connection:
+        ids = connection.scalars(
+            sa.select(P.c.id).where(
+                P.c.due_at <= moment, CLOSED,
+                sa.or_(*(sa.and_(P.c.id == row.id, P.c.wish_generation == row.wish_generation)
+                         for row in found)))
+            .order_by(P.c.id).with_for_update(skip_locked=database.skips_locked)).all()
+        if not ids:
+            return []
+        connection.execute(sa.update(P).where(P.c.id.in_(ids)).values(
+            lease_owner=owner.conductor, due_at=owner.lease_until))
+        rows = connection.execute(_SPLIT.where(P.c.id.in_(ids)).order_by(P.c.id)).all()
+        busy = _busy(connection, {row.device_uuid for row in rows})
+    return [_split(row, busy[row.device_uuid]) for row in rows]
+
+
+@session.retrying
+def finish(database: session.Database, hostname: str, faults: Mapping[int, str | None],
+           lease: leases.Owner, look_at: datetime.datetime) -> list[int]:
+    """Write what an agent answered, by id; returns those that were still ours.
+
+    A wish without a fault is looked at again at `look_at`; the report that confirms it comes
+    before. One with a fault is left alone until somebody wishes again, or the agent starts.
+    """
+    with database.writing() as connection:
+        # what it says is believed when a report confirms it
+        services.ask_for_report(connection, {hostname})
+        rows = connection.execute(
+            sa.select(P.c.id, P.c.wish_generation)
+            .where(P.c.id.in_(sorted(faults)), P.c.lease_owner == lease.conductor,
+                   P.c.due_at == lease.lease_until)
+            .order_by(P.c.id).with_for_update()).all()
+        moment = session.now()
+        session.bulk_update(connection, P, "id", [
+            {"id": row.id, "lease_owner": None, "updated_at": moment,
+             "due_at": None if faults[row.id] else look_at,
+             "answered_generation": 0 if faults[row.id] else row.wish_generation,
+             "fault_generation": row.wish_generation if faults[row.id] else 0,
+             "fault": (faults[row.id] or "")[:FAULT_LENGTH] or None} for row in rows])
+    return [row.id for row in rows]
+
+
+@session.retrying
+def postpone(database: session.Database, ids: Collection[int], lease: leases.Owner,
+             until: datetime.datetime) -> None:
+    """Leave wishes until then: their agents did not answer, or have to wait."""
+    with database.writing() as connection:
+        connection.execute(
+            sa.update(P).where(P.c.id.in_(sorted(ids)), P.c.lease_owner == lease.conductor,
+                               P.c.due_at == lease.lease_until)
+            .values(lease_owner=None, due_at=until))
+
+
+# --- what a report brings ---------------------------------------------------------------------
+
+
+def known(connection: sa.Connection, hostname: str) -> dict[str, Mapping[str, Any]]:
+    """What is stored of a host's devices, by device uuid. One statement."""
+    return {row["device_uuid"]: dict(row) for row in connection.execute(
+        sa.select(P.c.id, P.c.device_uuid, P.c.address, P.c.driver, P.c.reported,
+                  P.c.reported_key, P.c.wished_key)
+        .where(P.c.hostname == hostname)).mappings()}
+
+
+def store_reported(connection: sa.Connection, hostname: str, new: Iterable[Mapping[str, Any]],
+                   changed: Sequence[Mapping[str, Any]]) -> None:
+    """Write what a report says of partitions, in its transaction.
+
+    A wish that is met now is settled; one that is not any more, after a reboot say, is due.
+    """
+    moment = session.now()
+    rows = [{**row, "hostname": hostname, "wish_generation": 0, "answered_generation": 0,
+             "fault_generation": 0, "created_at": moment, "updated_at": None} for row in new]
+    if rows:
+        connection.execute(sa.insert(P), rows)
+    if not changed:
+        return
+    session.bulk_update(connection, P, "id", [{**row, "updated_at": moment} for row in changed])
+    ids = [row["id"] for row in changed]
+    connection.execute(
+        sa.update(P).where(P.c.id.in_(ids), P.c.wished_key == P.c.reported_key)
+        .values(answered_generation=0, fault=None, fault_generation=0, due_at=None,
+                lease_owner=None))
+    connection.execute(
+        sa.update(P).where(P.c.id.in_(ids), CLOSED, P.c.due_at.is_(None),
+                           P.c.fault_generation != P.c.wish_generation)
+        .values(due_at=moment))
+
+
+def forget_host(connection: sa.Connection, hostname: str) -> None:
+    """Drop the wishes of a host that is gone for good."""
+    connection.execute(sa.delete(P).where(P.c.hostname == hostname))
