@@ -13,6 +13,7 @@ nobody writes stubs:
 * `RestoresHandles`: that work is made anew when the agent starts.
 * `TakesDownHandles`: that work is taken down while an instance is suspended.
 * `ArrangesDevices`: makes the host as its device files wish, before each discovery.
+* `SplitsDevices`: splits devices into partitions as administrators wish.
 """
 
 from __future__ import annotations
@@ -188,4 +189,22 @@ class ArrangesDevices(abc.ABC):
 
         Called before each discovery, in its thread and pass, never by the pre-flight: with all as
         wished it must do nothing. Raises when a wish can't be met; the discovery goes on.
+        """
+
+
+class SplitsDevices(abc.ABC):
+    """Splits devices into partitions.
+
+    How they can be split and how they are is in `ReportedDevice.partitioning` of what `discover`
+    returns: a device that can be split is reported also while it offers nothing.
+    """
+
+    @abc.abstractmethod
+    def apply_layout(self, wish: messages.LayoutWish) -> None:
+        """Split the device as wished. Raises when it isn't split so afterwards.
+
+        The agent calls it when no discovery is under way. A device that is split so is left alone;
+        otherwise nothing that is in use is touched. After an error the layout from before is there
+        again where that is possible; the exception's text says what went wrong, and what the
+        device has now if it is neither.
         """

@@ -77,14 +77,15 @@ def on_card(address: str, group: int, *, model: str = "T4", product: str = "1eb8
 
 
 def on_functions(address: str, group: int, *, model: str = "A100-40GB", product: str = "20f1",
-                 count: int = 16, node: int = 0) -> Entries:
+                 count: int = 16, node: int = 0, in_partitions: bool = False) -> Entries:
     """A card of which each virtual function is a parent of one mediated device."""
     entries = machines.a_function(address, product=product, driver="nvidia", group=group,
                                   total_vfs=count, num_vfs=count, node=node)
     for number, child in enumerate(virtual_addresses(address, count), 1):
         entries += machines.a_function(child, product=product, driver="nvidia",
                                        group=group + number, physfn=address, node=node)
-        entries += [mdev_bus(child), *mdev_types(place_of(child), types_of(model), available=1)]
+        entries += [mdev_bus(child), *mdev_types(
+            place_of(child), types_of(model, in_partitions=in_partitions), available=1)]
     return entries
 
 

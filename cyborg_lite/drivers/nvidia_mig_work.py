@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Splits a card as wished: switches MIG mode, destroys and creates as planned, or goes back.
+
+Which card, and as which vGPU types its partitions are offered, is known elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+
+from cyborg_lite import layout_plans
+from cyborg_lite import layout_wishes
+from cyborg_lite import layouts
+from cyborg_lite.drivers import nvidia_mig_cards
+from cyborg_lite.drivers import nvml_mig
+from cyborg_lite.drivers import privileged
+
+LOG = logging.getLogger(__name__)
+
+
+class Fault(Exception):
+    """The card isn't split as wished; the text says why, what it has now, and what to do."""
+
+
+class _Broken(Exception):
+    """A step was refused, so that what is there has to be looked at anew."""
+
+
+class MigWork:
+    """The changes of one card. look: asks NVML anew; raises nvidia_mig_cards.Unknown, Refused.
+
+    busy: what carries vGPUs now, in words; nothing is changed then.
+    """
+
+    def __init__(self, host: privileged.Host, look: Callable[[], nvidia_mig_cards.Card],
+                 busy: Callable[[], str | None]) -> None:
+        self._host = host
+        self._look = look
+        self._busy = busy
+
+    def apply(self, wanted: Mapping[int, int]) -> None:
+        """Make so many partitions of each profile ({id: count}) and no others. Raises Fault.
+
+        A card that has just these is left alone. Everything is planned from what is there now,
+        executed once, and compared.
+        """
+        wanted = {number: count for number, count in wanted.items() if count}
+        card = self._asked()
+        if card.counts == wanted and card.is_whole:
+            return
+        if card.is_blind:
+            raise Fault("NVML shows places and partitions to privileged callers only: see that the "
+                        "agent's helper can start ([privsep] helper_command)")
+        _judge(card, wanted)
+        busy = self._busy()
+        if busy:
+            raise Fault(f"{busy}; a card is not split anew while one of its vGPUs exists")
+        if not (card.is_on and card.will_be_on):
+            card = self._switched_on(card)
+        plan = layout_plans.plan(card.profiles, (each.instance for each in card.partitions), wanted)
+        if plan.reason:
+            raise Fault(plan.reason)
+        before = card
+        try:
+            self._execute(card.address, plan.steps)
+            card = self._filled()
+        except _Broken as trouble:
+            self._go_back(before, wanted, str(trouble))
+            return
+        if card.counts != wanted or not card.is_whole:
+            raise Fault(f"every step was done, but the card has {card.describe()}: something else "
+                        "splits it as well")
+        LOG.info("GPU %s split into %s: %d kept, %d destroyed", card.address, card.describe(),
+                 len(plan.kept), plan.destroyed)
+
+    def _asked(self) -> nvidia_mig_cards.Card:
+        try:
+            return self._look()
+        except (nvidia_mig_cards.Unknown, nvml_mig.Refused) as error:
+            raise Fault(f"NVML doesn't say how the card is split ({error}); nothing was "
+                        "changed") from error
+
+    # --- MIG mode -----------------------------------------------------------------------------
+
+    def _switched_on(self, card: nvidia_mig_cards.Card) -> nvidia_mig_cards.Card:
+        try:
+            outcome = self._host.set_mig_mode(card.address, True)
+        except nvml_mig.Refused as error:
+            after = self._asked()
+            if not after.is_on:
+                raise Fault(f"MIG mode can't be switched on ({error})"
+                            + (f"; {after.waits}" if after.waits else "")) from error
+            return after
+        after = self._asked()
+        if after.is_on:
+            LOG.info("GPU %s: MIG mode is on", card.address)
+            return after
+        why = {nvml_mig.IN_USE: "processes use the GPU, such as DCGM or nvidia-persistenced: stop "
+                                "them and ask again",
+               nvml_mig.RESET_REQUIRED: "the GPU can't be reset while the host runs so"}.get(
+                   outcome, f"NVML answers {outcome}" if outcome else "")
+        raise Fault("; ".join(filter(None, [
+            "MIG mode is not on" + (f": {why}" if why else ""), after.waits])))
+
+    # --- steps --------------------------------------------------------------------------------
+
+    def _execute(self, address: str, steps: Iterable[layout_plans.Step]) -> None:
+        for step in steps:
+            place = step.placement
+            if step.action == layout_plans.CREATE:
+                self._do("creating a partition", self._host.create_partition, address,
+                         step.profile_id, place.start, place.size)
+            elif step.instance_id is not None:
+                for what in (self._host.empty_partition, self._host.destroy_partition):
+                    self._do("destroying a partition", what, address, step.instance_id,
+                             step.profile_id, place.start)
+
+    def _filled(self) -> nvidia_mig_cards.Card:
+        """Give each partition its compute instance; ids are known only after a new look."""
+        card = self._again()
+        if card.is_whole:
+            return card
+        for each in card.partitions:
+            if not each.computes:
+                self._do("creating a compute instance", self._host.fill_partition, card.address,
+                         each.instance.id, each.instance.profile_id,
+                         each.instance.placement.start)
+        return self._again()
+
+    def _again(self) -> nvidia_mig_cards.Card:
+        try:
+            return self._look()
+        except (nvidia_mig_cards.Unknown, nvml_mig.Refused) as error:
+            raise _Broken(f"looking at the card again ({error})") from error
+
+    @staticmethod
+    def _do(what: str, function: Callable[..., None], *arguments: object) -> None:
+        try:
+            function(*arguments)
+        except nvml_mig.Refused as error:
+            raise _Broken(f"{what} ({error})") from error
+
+    # --- the way back -------------------------------------------------------------------------
+
+    def _go_back(self, before: nvidia_mig_cards.Card, wanted: Mapping[int, int],
+                 trouble: str) -> None:
+        """Make the partitions from before again, unless the wish came true. Raises Fault."""
+        LOG.warning("GPU %s: %s failed; the layout from before is made again", before.address,
+                    trouble)
+        failed = f"{trouble} failed"
+        try:
+            card = self._again()
+            if card.counts == wanted and card.is_whole:
+                LOG.info("GPU %s: NVML reported an error, but the card is split as wished: %s",
+                         before.address, card.describe())
+                return
+            if not card.is_on:
+                raise _Broken("MIG mode went off meanwhile")
+            self._execute(before.address, _way_back(before, card))
+            card = self._filled()
+        except _Broken as more:
+            raise Fault(f"{failed}; going back to {before.describe()} failed as well: {more}; "
+                        f"{self._what_it_has()}") from None
+        if _places(card) != _places(before) or not card.is_whole:
+            raise Fault(f"{failed}; it could not go back to {before.describe()}: "
+                        f"{self._what_it_has()}")
+        raise Fault(f"{failed}; the card has {before.describe()} as before")
+
+    def _what_it_has(self) -> str:
+        try:
+            return f"the card has {self._again().describe()} now"
+        except _Broken:
+            return "what the card has now can't be told"
+
+
+def _judge(card: nvidia_mig_cards.Card, wanted: Mapping[int, int]) -> None:
+    """Raise Fault for a wish that the card can't have in any way."""
+    verdict = layout_wishes.check(
+        card.profiles, {card.name_of(number): count for number, count in wanted.items()})
+    if verdict.layout is None:
+        near = "; ".join(str(each) for each in verdict.nearest)
+        raise Fault(verdict.reason + (f" Nearest: {near}." if near else ""))
+
+
+def _way_back(before: nvidia_mig_cards.Card,
+              now: nvidia_mig_cards.Card) -> list[layout_plans.Step]:
+    there, wanted = _places(now), _places(before)
+    gone = [layout_plans.Step(layout_plans.DESTROY, *each.place, each.instance.id)
+            for each in now.partitions if each.place not in wanted]
+    new = [layout_plans.Step(layout_plans.CREATE, *place)
+           for place in sorted(wanted - there, key=_largest_first)]
+    return [*gone, *new]
+
+
+def _places(card: nvidia_mig_cards.Card) -> set[layout_plans.Place]:
+    return {each.place for each in card.partitions}
+
+
+def _largest_first(place: layout_plans.Place) -> tuple[int, layouts.Placement]:
+    return -place[1].size, place[1]
