@@ -81,7 +81,8 @@ class Placement:
                  existing: set[str] | None = None) -> None:
         self._service = service
         self._request_id = request_id
-        # names of traits and custom classes that Placement had when we looked
+        # traits by name, and custom classes by path, that Placement had when we looked: a trait and
+        # a class may have the same name
         self._existing: set[str] = set() if existing is None else existing
 
     def for_request(self, request_id: str) -> Placement:
@@ -201,9 +202,10 @@ class Placement:
 
     def ensure_class(self, name: str) -> None:
         """Make a custom resource class; Refused for an illegal name."""
-        if name.startswith("CUSTOM_") and name not in self._existing:
-            self._call("PUT", f"/resource_classes/{urllib.parse.quote(name, safe='')}")
-            self._existing.add(name)
+        path = f"/resource_classes/{urllib.parse.quote(name, safe='')}"
+        if name.startswith("CUSTOM_") and path not in self._existing:
+            self._call("PUT", path)
+            self._existing.add(path)
 
     def forget_names(self) -> None:
         """Ask again for traits and classes: one that was there is gone."""

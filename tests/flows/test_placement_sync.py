@@ -312,6 +312,15 @@ def test_another_resource_class_replaces_the_old_inventory(world: World) -> None
     assert set(world.placement.inventories(RP)) == {"CUSTOM_SMARTNIC"}
 
 
+def test_a_resource_class_and_a_trait_may_have_the_same_name(world: World) -> None:
+    world.placement.make_compute_node(builders.HOST)
+    world.report(1, resource_class="CUSTOM_SMARTNIC", traits=["CUSTOM_SMARTNIC"])
+    world.sync.run_once()
+
+    assert set(world.placement.inventories(RP)) == {"CUSTOM_SMARTNIC"}
+    assert "CUSTOM_SMARTNIC" in world.placement.traits(RP)
+
+
 def test_what_others_put_on_our_provider_stays_and_our_old_traits_go(world: World) -> None:
     world.placement.make_compute_node(builders.HOST)
     world.report(1, traits=("CUSTOM_OLD", "CUSTOM_BOTH"))
