@@ -310,6 +310,11 @@ class ConductorClient(_Client):
         raise NotImplementedError
 
     @_remote
+    def claim_host(self, host: str, agent_id: str | None) -> None:
+        """Ask to speak for a host, before anything is done there; HostTaken."""
+        raise NotImplementedError
+
+    @_remote
     def host_intent(self, host: str) -> messages.HostIntent:
         """What should exist on the host now, for an agent that starts."""
         raise NotImplementedError

@@ -12,6 +12,7 @@ import threading
 from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import rpc
+from cyborg_lite.agent import claims
 from cyborg_lite.agent import hardware
 from cyborg_lite.drivers import base
 
@@ -24,9 +25,11 @@ WAIT_S = 15.0
 class Restoration:
     """Done once for each start of the agent; what failed is tried again at each discovery."""
 
-    def __init__(self, host: str, conductor: rpc.ConductorClient) -> None:
+    def __init__(self, host: str, conductor: rpc.ConductorClient,
+                 claim: claims.Claim | None = None) -> None:
         self._host = host
         self._conductor = conductor
+        self._claim = claim
         self._done = threading.Event()
         self._failed: set[str] = set()
 
@@ -35,16 +38,23 @@ class Restoration:
 
         Raises Unavailable: the conductor asks again.
         """
+        if self._claim:
+            self._claim.check()
         if _keepers(drivers) and not self._done.wait(wait_s):
             raise errors.Unavailable(
                 f"The agent of {self._host} has just started and makes first what should exist.")
 
     def restore(self, drivers: hardware.Hardware) -> None:
-        """Prepare what is held, clean and remove what is not. Raises what the conductor answers.
+        """Claim the host, prepare what is held, clean and remove what is not.
 
-        What a driver made is listed before the conductor is asked: what is made for a handle
-        that is bound from then on is never taken for a leftover.
+        Raises what the conductor answers; nothing is touched before it does. What a driver made
+        is listed before the conductor is asked what is held: what is made for a handle that is
+        bound from then on is never taken for a leftover.
         """
+        if self._claim:
+            if self._claim.was_refused:
+                self._done.clear()  # what should exist may have changed meanwhile
+            self._claim.make()
         keepers = _keepers(drivers)
         if self._done.is_set():
             if self._failed:

@@ -19,9 +19,13 @@ from cyborg_lite import buses
 from cyborg_lite import config
 from cyborg_lite import errors
 from cyborg_lite import messages
+from cyborg_lite import metrics
 from cyborg_lite import rpc
+from cyborg_lite.agent import claims
+from cyborg_lite.agent import figures
 from cyborg_lite.agent import hardware
 from cyborg_lite.agent import installed
+from cyborg_lite.agent import layouts
 from cyborg_lite.agent import reports
 from cyborg_lite.agent import restoring
 from cyborg_lite.agent import settings
@@ -64,12 +68,22 @@ class Endpoint:
         self._agent.restoration.wait(self._agent.hardware)
         return self._agent.hardware.take_down(tasks)
 
+    @buses.exposed
+    def apply_layouts(self, wishes: list[messages.LayoutWish]) -> list[messages.LayoutResult]:
+        """Split devices as wished; one result a wish. A discovery follows, and its report."""
+        self._agent.restoration.wait(self._agent.hardware)
+        try:
+            return self._agent.layouts.apply(self._agent.hardware, wishes)
+        finally:
+            self._agent.discover_soon()
+
 
 class Agent:
     """Discovers in one thread and beats in another, so that a driver that hangs costs no beat.
 
     read_settings: what the configuration holds, asked at the start and in `reload`; may raise.
-    listener: made with what it is to call when the kernel announces a change.
+    listener: made with what it is to call when the kernel announces a change. serve: begins to
+    answer calls, once the host is this agent's, and returns what ends that.
     Raises base.ConfigurationError when the drivers can't be had as configured.
     """
 
@@ -77,7 +91,9 @@ class Agent:
                  conductor: rpc.ConductorClient, *,
                  catalogue: installed.Catalogue | None = None,
                  clock: Callable[[], float] = time.monotonic,
-                 listener: Callable[[Callable[[], None]], uevents.Listener] | None = None) -> None:
+                 listener: Callable[[Callable[[], None]], uevents.Listener] | None = None,
+                 serve: Callable[[Endpoint], Callable[[], None]] = lambda _: lambda: None,
+                 ) -> None:
         self._read_settings = read_settings
         self._conductor = conductor
         self._catalogue = catalogue
@@ -87,12 +103,18 @@ class Agent:
         for bad in self.settings.files.bad:
             LOG.error("device file not used: %s", bad.text)
         self.hardware = settings.hardware_for(self.settings, catalogue)
-        self.restoration = restoring.Restoration(self.settings.host, conductor)
         self.endpoint = Endpoint(self)
+        self.claim = claims.Claim(
+            self.settings.host, claims.agent_id(self.settings.proc_root, self.settings.host),
+            conductor, lambda: serve(self.endpoint))
+        self.layouts = layouts.Layouts(self.settings.host)
+        self.restoration = restoring.Restoration(self.settings.host, conductor, self.claim)
         self._state = threading.RLock()
         """Guards what follows; never held while a driver or the conductor is asked."""
         self._discovery: hardware.Discovery | None = None
         self._asked_since: float | None = None
+        self._discovered_at: float | None = None
+        self._heard_at: float | None = None
         self._said_slow = False
         self._discover_at = clock()
         self._beat_at = clock()
@@ -122,6 +144,7 @@ class Agent:
     def stop(self) -> None:
         """Finish the beat in hand, then end the threads; a discovery that hangs is left behind."""
         self._stopping = True
+        self.claim.end()
         self._beat_wake.set()
         if self._listener:
             self._listener.stop()
@@ -175,7 +198,8 @@ class Agent:
         try:
             self.restoration.restore(drivers)
             self._unrestored = 0
-            found = drivers.discover()
+            with metrics.DISCOVERY_SECONDS.labels(self.settings.host).time():
+                found = self.layouts.shown(drivers.discover())
         except errors.Error as error:
             self._restore_later(error)
         finally:
@@ -187,7 +211,7 @@ class Agent:
 
     def _restore_later(self, error: errors.Error) -> None:
         """Offer nothing before the host has what it should have; only a conductor knows that."""
-        if not self._unrestored:
+        if not self._unrestored and not isinstance(error, errors.HostTaken):
             LOG.warning("host=%s no conductor says what should exist: %s; nothing is discovered "
                         "until one does", self.settings.host, error)
         with self._state:
@@ -204,6 +228,17 @@ class Agent:
             self._beat_at = self._clock()
             self._beat_wake.set()
         self._discovery = found
+        self._discovered_at = self._clock()
+
+    def state_now(self) -> figures.State:
+        """What it knows now, for those who watch it."""
+        with self._state:
+            now = self._clock()
+            discovered_at, heard_at = self._discovered_at, self._heard_at
+            return figures.State(
+                host=self.settings.host, drivers=self.hardware.drivers, discovery=self._discovery,
+                discovery_age_s=None if discovered_at is None else now - discovered_at,
+                heartbeat_age_s=None if heard_at is None else now - heard_at)
 
     def _known(self) -> hardware.Discovery:
         """Return what was discovered last; before that, that nothing is known of any driver."""
@@ -229,6 +264,8 @@ class Agent:
                 return self._beat_at - now
             # before looking at what is known: a change that is found from here on sets it anew
             self._beat_at = now + self.settings.report_interval_s
+            if self.claim.was_refused:
+                return self.settings.report_interval_s  # whose host it is, is asked meanwhile
             found = self._known()
         self._beat(found)
         return max(0.0, self._beat_at - self._clock())
@@ -238,22 +275,31 @@ class Agent:
         try:
             reply = self._conductor.heartbeat(messages.Heartbeat(
                 host=self.settings.host, digest=found.digest,
-                resource_provider_name=self.settings.resource_provider_name))
+                resource_provider_name=self.settings.resource_provider_name,
+                agent_id=self.claim.identity))
+            self.claim.granted()
             if reply.report_wanted:
                 self._conductor.report(self._report(found))
                 LOG.info("host=%s reported %d devices", self.settings.host, len(found.devices))
+        except errors.HostTaken as error:
+            self.claim.refused(error)
+            self._restore_later(error)
+            return
         except (errors.Error, TypeError) as error:
             self._unheard(error)
             return
         if self._failures:
             LOG.info("host=%s the conductor answers again", self.settings.host)
         self._failures = 0
+        self._heard_at = self._clock()
+        metrics.HEARTBEATS.labels(self.settings.host, "taken").inc()
 
     def _unheard(self, error: Exception) -> None:
         """Try again soon, then less and less soon, at last with the beat's own period."""
         if not self._failures:
             LOG.warning("host=%s the conductor does not take the heartbeat: %s; it is repeated "
                         "until it does", self.settings.host, error)
+        metrics.HEARTBEATS.labels(self.settings.host, "unheard").inc()
         retry_s = FIRST_RETRY_S * 2 ** min(self._failures, 10)
         self._failures += 1
         self._beat_at = self._clock() + min(retry_s, self.settings.report_interval_s)
@@ -263,7 +309,7 @@ class Agent:
             host=self.settings.host, digest=found.digest, devices=found.devices,
             resource_provider_name=self.settings.resource_provider_name,
             failed_drivers=found.failed_drivers, drivers=self.hardware.drivers,
-            version=config.version(), withheld=found.withheld)
+            version=config.version(), withheld=found.withheld, agent_id=self.claim.identity)
 
     # --- configuration ------------------------------------------------------------------------
 
@@ -344,13 +390,14 @@ class _Rounds:
             self._thread.join(wait_s)
 
 
-def agent_from(conf: cfg.ConfigOpts, bus: buses.Bus) -> Agent:
+def agent_from(conf: cfg.ConfigOpts, bus: buses.LocalBus | buses.MessagingBus) -> Agent:
     """Return the agent that the configuration describes, speaking over `bus`.
 
-    Its endpoint is to be served on `rpc.AGENT_TOPIC` under the host's name. `reload` takes what
+    Its endpoint is served on `rpc.AGENT_TOPIC` under the host's name. `reload` takes what
     `conf` holds by then; reading the files anew is the process's business.
     """
     # nothing is announced of a recorded tree
     is_this_host = os.path.realpath(conf.agent.sysfs_root) == "/sys"
     return Agent(lambda: settings.read(conf), rpc.ConductorClient(bus, CONDUCTOR_TIMEOUT_S),
-                 listener=uevents.Listener if is_this_host else None)
+                 listener=uevents.Listener if is_this_host else None,
+                 serve=lambda endpoint: bus.serve(rpc.AGENT_TOPIC, conf.host, endpoint))

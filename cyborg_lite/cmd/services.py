@@ -15,12 +15,15 @@ from oslo_config import cfg
 
 from cyborg_lite import buses
 from cyborg_lite import config
+from cyborg_lite import metrics
 from cyborg_lite import rpc
 from cyborg_lite.cmd import config_check
+from cyborg_lite.cmd import measured
 from cyborg_lite.cmd import process
 from cyborg_lite.threads import oslo_messaging
 
 if TYPE_CHECKING:
+    from cyborg_lite.agent import figures
     from cyborg_lite.conductor import service
 
 LOG = logging.getLogger(__name__)
@@ -69,6 +72,9 @@ class Api:
         application = app.make_app(conf, rpc.ConductorClient(bus, conf.api.rpc_timeout))
         self._server = server.Server(listener, application, conf.api.api_threads)
 
+    def collectors(self) -> list[measured.Collector]:
+        return []
+
     def start(self) -> None:
         self._server.start()
 
@@ -81,7 +87,8 @@ class Api:
 
 def _build_api(conf: cfg.ConfigOpts) -> tuple[Callable[[], process.Service], int]:
     listener = _listen(conf)
-    return lambda: Api(conf, listener, _bus(conf)), conf.api.api_workers
+    return measured.each(conf, [metrics.API], "api_port", conf.api.api_workers,
+                         lambda: Api(conf, listener, _bus(conf)))
 
 
 def _listen(conf: cfg.ConfigOpts) -> socket.socket:
@@ -105,7 +112,8 @@ def _build_conductor(conf: cfg.ConfigOpts) -> tuple[Callable[[], process.Service
         raise process.CannotStart(
             "[database] connection is not set: say where the database is, such as "
             "mysql+pymysql://USER:PASSWORD@HOST/cyborg_lite")
-    return lambda: _conductor(conf, _bus(conf)), conf.conductor.workers
+    return measured.each(conf, [metrics.CONDUCTOR], "conductor_port", conf.conductor.workers,
+                         lambda: _conductor(conf, _bus(conf)))
 
 
 def _conductor(conf: cfg.ConfigOpts, bus: buses.LocalBus | buses.MessagingBus) -> service.Conductor:
@@ -154,9 +162,10 @@ def _check_host(program: process.Program, arguments: list[str]) -> int:
 
 
 class Agent:
-    """The agent and its RPC server."""
+    """The agent, which alone has its name on this machine."""
 
     def __init__(self, conf: cfg.ConfigOpts, bus: buses.LocalBus | buses.MessagingBus) -> None:
+        from cyborg_lite.agent import claims
         from cyborg_lite.agent import service
         from cyborg_lite.drivers import base
         from cyborg_lite.drivers import privileged
@@ -165,31 +174,39 @@ class Agent:
         if os.geteuid() == 0 or os.path.realpath(conf.agent.sysfs_root) != "/sys":
             privileged.run_here()
         try:
+            self._name = claims.hold_name(conf.agent.state_path, conf.host)
             self._agent = service.agent_from(conf, bus)
-        except base.ConfigurationError as error:
+        except (base.ConfigurationError, claims.NameInUse) as error:
             raise process.CannotStart(str(error)) from error
-        self._bus = bus
-        self._stop_serving: Callable[[], None] = lambda: None
 
     @property
     def host(self) -> str:
         """The name it goes by."""
         return self._agent.settings.host
 
+    def collectors(self) -> list[measured.Collector]:
+        from cyborg_lite.agent import figures
+
+        return [figures.Collector([self.state_now])]
+
+    def state_now(self) -> figures.State:
+        """What it knows of its host."""
+        return self._agent.state_now()
+
     def start(self) -> None:
-        self._stop_serving = self._bus.serve(rpc.AGENT_TOPIC, self.host, self._agent.endpoint)
         self._agent.start()
 
     def stop(self) -> None:
-        self._stop_serving()
         self._agent.stop()
+        if self._name is not None:
+            self._name.close()
 
     def reload(self) -> None:
         self._agent.reload()
 
 
 def _build_agent(conf: cfg.ConfigOpts) -> tuple[Callable[[], process.Service], int]:
-    return lambda: Agent(conf, _bus(conf)), 1
+    return measured.each(conf, [metrics.AGENT], "agent_port", 1, lambda: Agent(conf, _bus(conf)))
 
 
 def _bus(conf: cfg.ConfigOpts) -> buses.MessagingBus:
@@ -227,6 +244,12 @@ class Standalone:
         self._agents = [Agent(each, bus) for each in self._agent_confs or [conf]]
         self._services: tuple[process.Service, ...] = (
             self._conductor, *self._agents, Api(conf, listener, bus))
+
+    def collectors(self) -> list[measured.Collector]:
+        from cyborg_lite.agent import figures
+
+        return [*self._conductor.collectors(),
+                figures.Collector([agent.state_now for agent in self._agents])]
 
     def start(self) -> None:
         from cyborg_lite.db import migrate
@@ -271,7 +294,7 @@ def _build_standalone(conf: cfg.ConfigOpts) -> tuple[Callable[[], process.Servic
             conf.set_override("auth_type", "none", group)
             conf.set_override("endpoint_override", conf[group].endpoint_override or url, group)
     listener = _listen(conf)
-    return lambda: Standalone(conf, listener), 1
+    return measured.each(conf, metrics.SERVICES, "api_port", 1, lambda: Standalone(conf, listener))
 
 
 def _standalone_defaults(conf: cfg.ConfigOpts) -> None:

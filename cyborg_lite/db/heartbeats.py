@@ -67,6 +67,22 @@ def is_current(database: session.Database, beat: messages.Heartbeat,
     return (row.digest, row.resource_provider_name) == (beat.digest, beat.resource_provider_name)
 
 
+@session.retrying
+def claim(database: session.Database, host: str, agent_id: str | None,
+          silent_before: datetime.datetime | None = None) -> None:
+    """Let an agent speak for a host from now on; a host that is not known is its first reporter's.
+
+    HostTaken.
+    """
+    with database.writing() as connection:
+        row = connection.execute(
+            sa.select(*HEARD).where(N.c.name == host).with_for_update()).first()
+        if row is not None:
+            refuse_another(row, host, agent_id, silent_before)
+            connection.execute(sa.update(N).where(N.c.id == row.id)
+                               .values(**signs_of_life(host, agent_id)))
+
+
 def _is_news(row: sa.Row[Any], agent_id: str | None, seen_before: datetime.datetime) -> bool:
     return (row.last_seen is None or row.last_seen < seen_before or row.gone_at is not None
             or row.uuid is None or (agent_id is not None and agent_id != row.agent_id))
@@ -111,23 +127,29 @@ def conductor_lives(database: session.Database, conductor: messages.Service,
     so, and counts as gone later; any other has all of its time again.
     """
     with database.writing() as connection:
-        rows = connection.execute(
-            sa.select(C.c.uuid, C.c.last_seen).order_by(C.c.id).with_for_update()).all()
-        last_heard = max((row.last_seen for row in rows), default=None)
+        last_heard = _last_heard(connection)
+        if last_heard is None or last_heard < deaf_before:
+            # one conductor after the other, and each looks at what the one before it wrote
+            connection.execute(sa.select(C.c.id).order_by(C.c.id).with_for_update()).all()
+            last_heard = _last_heard(connection)
         was_deaf = last_heard is None or last_heard < deaf_before
         if was_deaf:
             _count_silence_anew(connection, moment, last_heard, horizon)
         values = {"host": conductor.host, "version": conductor.version, "last_seen": moment,
                   "stopped_at": None, "updated_at": moment}
-        if any(row.uuid == conductor.id for row in rows):
-            connection.execute(sa.update(C).where(C.c.uuid == conductor.id).values(**values))
-        else:
+        known = connection.execute(
+            sa.update(C).where(C.c.uuid == conductor.id).values(**values)).rowcount
+        if not known:
             connection.execute(sa.insert(C).values(
                 uuid=conductor.id, created_at=moment, **values))
         connection.execute(sa.delete(C).where(
             C.c.uuid != conductor.id,
             sa.or_(C.c.stopped_at.is_not(None), C.c.last_seen < horizon.gone_before)))
     return not was_deaf
+
+
+def _last_heard(connection: sa.Connection) -> datetime.datetime | None:
+    return connection.scalar(sa.select(sa.func.max(C.c.last_seen)))
 
 
 def _count_silence_anew(connection: sa.Connection, moment: datetime.datetime,

@@ -23,6 +23,7 @@ from cyborg_lite.db import session
 A = models.attributes
 D = models.deployables
 H = models.attach_handles
+N = models.hosts
 P = models.device_profiles
 R = models.arqs
 V = models.devices
@@ -74,15 +75,19 @@ def _arqs(connection: sa.Connection, profile_uuid: str,
 
 
 def _offers(connection: sa.Connection, classes: set[str]) -> list[_Offer]:
-    return [_Offer(row[0], row[1], row[2], row[3] == inventory.ENABLED, row[4], row[5])
+    return [_Offer(row[0], row[1], row[2],
+                   row[3] == inventory.ENABLED and row[6] in (inventory.ENABLED, None),
+                   row[4], row[5])
             for row in connection.execute(
                 sa.select(D.c.id, A.c.value, V.c.hostname, V.c.status, H.c.state,
-                          sa.func.count(H.c.id))
+                          sa.func.count(H.c.id), N.c.status)
                 .join_from(A, D, D.c.id == A.c.deployable_id)
                 .join(V, V.c.id == D.c.device_id)
+                .outerjoin(N, N.c.name == V.c.hostname)
                 .outerjoin(H, H.c.deployable_id == D.c.id)
                 .where(A.c.key == "rc", A.c.value.in_(classes))
-                .group_by(D.c.id, A.c.value, V.c.hostname, V.c.status, H.c.state))]
+                .group_by(D.c.id, A.c.value, V.c.hostname, V.c.status, H.c.state,
+                          N.c.status))]
 
 
 def _traits(connection: sa.Connection, named: set[str]) -> Mapping[int, set[str]]:

@@ -67,6 +67,7 @@ AGENT = """
 [DEFAULT]
 host = {host}
 [agent]
+state_path = {folder}/{host}
 resource_provider_name = {host}
 enabled_drivers = pci_driver
 sysfs_root = {sysfs}
@@ -127,7 +128,7 @@ def _tour(progress: bootstrap.Progress, folder: pathlib.Path, port: int, once: b
     for host, root in roots.items():
         spec = DEVICE_SPECS.get(host, DEVICE_SPECS["here"])
         files.append(_write(folder / f"agent-{len(files)}.conf",
-                            AGENT.format(host=host, sysfs=root, spec=spec)))
+                            AGENT.format(folder=folder, host=host, sysfs=root, spec=spec)))
     say("Starting the accelerator service: API, conductor and two agents in one process")
     url = everything.enter_context(_process(
         "The accelerator service",

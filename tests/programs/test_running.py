@@ -30,6 +30,7 @@ port = 0
 [database]
 connection = {database}
 [agent]
+state_path = {folder}/state
 report_interval = {report_interval}
 """
 
@@ -49,7 +50,7 @@ class Program:
 
     def configure(self, **settings: str) -> None:
         self.configuration.write_text(CONFIGURATION.format(
-            **({"database": f"sqlite:///{self._folder}/test.sqlite", "api": "",
+            folder=self._folder, **({"database": f"sqlite:///{self._folder}/test.sqlite", "api": "",
                 "report_interval": "10"} | settings)))
 
     @property
