@@ -252,6 +252,18 @@ class Hardware:
                       exc_info=None if slot.file_complaint else error)
         slot.error = text
 
+    @contextlib.contextmanager
+    def between_discoveries(self) -> Iterator[None]:
+        """Keep discoveries away from a device that changes, after the one that is under way."""
+        while not self._discovering.acquire(timeout=LOOK_S):
+            self._check_deadline()
+        try:
+            # while it waited, the caller may have been told that it failed
+            self._check_deadline()
+            yield
+        finally:
+            self._discovering.release()
+
     # --- handles ------------------------------------------------------------------------------
 
     def prepare(self, tasks: Iterable[messages.HandleTask]) -> list[messages.HandleResult]:

@@ -14,6 +14,7 @@ from cyborg_lite import messages
 from cyborg_lite import rpc
 from cyborg_lite.agent import claims
 from cyborg_lite.agent import hardware
+from cyborg_lite.agent import layouts
 from cyborg_lite.drivers import base
 
 LOG = logging.getLogger(__name__)
@@ -26,10 +27,12 @@ class Restoration:
     """Done once for each start of the agent; what failed is tried again at each discovery."""
 
     def __init__(self, host: str, conductor: rpc.ConductorClient,
-                 claim: claims.Claim | None = None) -> None:
+                 claim: claims.Claim | None = None,
+                 splitting: layouts.Layouts | None = None) -> None:
         self._host = host
         self._conductor = conductor
         self._claim = claim
+        self._layouts = splitting or layouts.Layouts(host)
         self._done = threading.Event()
         self._failed: set[str] = set()
 
@@ -40,7 +43,7 @@ class Restoration:
         """
         if self._claim:
             self._claim.check()
-        if _keepers(drivers) and not self._done.wait(wait_s):
+        if (_keepers(drivers) or layouts.has_any(drivers)) and not self._done.wait(wait_s):
             raise errors.Unavailable(
                 f"The agent of {self._host} has just started and makes first what should exist.")
 
@@ -60,9 +63,11 @@ class Restoration:
             if self._failed:
                 self._try_again(drivers)
             return
-        if keepers:
+        if keepers or layouts.has_any(drivers):
             made = {name: set(driver.made()) for name, driver in keepers.items()}
             intent = self._conductor.host_intent(self._host)
+            # handles are in partitions: what can't be split is said, and offers what it has
+            self._layouts.apply(drivers, intent.layouts)
             results = drivers.prepare(intent.prepare)
             self._failed = {each.handle_uuid for each in results if each.error}
             # a clean step of other drivers may take hours; the conductor asks for those itself

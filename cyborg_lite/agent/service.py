@@ -108,7 +108,8 @@ class Agent:
             self.settings.host, claims.agent_id(self.settings.proc_root, self.settings.host),
             conductor, lambda: serve(self.endpoint))
         self.layouts = layouts.Layouts(self.settings.host)
-        self.restoration = restoring.Restoration(self.settings.host, conductor, self.claim)
+        self.restoration = restoring.Restoration(
+            self.settings.host, conductor, self.claim, self.layouts)
         self._state = threading.RLock()
         """Guards what follows; never held while a driver or the conductor is asked."""
         self._discovery: hardware.Discovery | None = None
