@@ -27,6 +27,7 @@ from oslo_config import cfg
 from cyborg_lite import auth
 from cyborg_lite import codec
 from cyborg_lite import errors
+from cyborg_lite import metrics
 from cyborg_lite.threads import oslo_messaging
 
 LOG = logging.getLogger(__name__)
@@ -59,6 +60,15 @@ class Dispatcher:
 
     def dispatch(self, method: str, context: dict[str, Any], arguments: dict[str, Any]) -> Any:
         """Return `{"result": ...}` or `{"error": ...}`; never raises."""
+        known = method if method in self._functions else metrics.OTHER
+        with metrics.RPC_SECONDS.labels(known).time():
+            reply = self._run(method, context, arguments)
+        if "error" in reply:
+            metrics.RPC_ERRORS.labels(known, reply["error"]["slug"]).inc()
+        return reply
+
+    def _run(self, method: str, context: dict[str, Any],
+             arguments: dict[str, Any]) -> dict[str, Any]:
         with auth.call_context(context), _deadline(context.get("deadline")):
             try:
                 function = self._functions.get(method)

@@ -22,6 +22,8 @@ PROGRAMS = ("agent", "api", "conductor", "manage", "standalone", "status")
 DATA = (
     "etc/cyborg-lite/api-paste.ini", "etc/cyborg-lite/cyborg-lite.conf.sample",
     "etc/cyborg-lite/policy.yaml.sample", "etc/cyborg-lite/logging.conf.sample",
+    "etc/cyborg-lite/grafana/cyborg-lite.json",
+    "etc/cyborg-lite/prometheus/cyborg-lite.rules.yaml",
     "etc/cyborg-lite/demo/gpu-server.sysfs", "share/cyborg-lite/alembic/env.py",
     "share/cyborg-lite/alembic/versions/0001_first_release.py",
 )

@@ -26,6 +26,7 @@ from cyborg_lite.api import console
 from cyborg_lite.api import expose
 from cyborg_lite.api import faults
 from cyborg_lite.api import health
+from cyborg_lite.api import measuring
 from cyborg_lite.api import openapi
 from cyborg_lite.api import root
 
@@ -121,6 +122,11 @@ def make_app(conf: cfg.ConfigOpts, conductor: rpc.ConductorClient) -> faults.App
     Raises cfg.Error when noauth would be exposed.
     """
     authentication.refuse_exposed_noauth(conf)
+    app = _pipeline(conf, conductor)
+    return measuring.Measured(app) if conf.metrics.enabled else app
+
+
+def _pipeline(conf: cfg.ConfigOpts, conductor: rpc.ConductorClient) -> faults.Application:
     tokens = _CONF.set(conf), _CONDUCTOR.set(conductor)
     try:
         paste_file = _paste_file(conf)

@@ -6,6 +6,7 @@ What the services' answers mean is the business of the other modules here.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import requests
@@ -16,6 +17,7 @@ from keystoneauth1 import session as ks_session
 from oslo_config import cfg
 
 from cyborg_lite import errors
+from cyborg_lite import metrics
 
 TIMEOUT_S = 20
 RETRIES = 1
@@ -53,11 +55,17 @@ class Service:
         headers = {"Accept": "application/json"}
         if request_id:
             headers["X-OpenStack-Request-ID"] = request_id
+        began = time.perf_counter()
+        status = "none"
         try:
             response: requests.Response = self._adapter.request(
                 path, method, raise_exc=False, microversion=microversion, headers=headers, **given)
+            status = f"{response.status_code // 100}xx"
         except ks_exceptions.ClientException as error:
             raise Away(f"{self._name} gave no answer to {method} {path}: {error}") from error
+        finally:
+            metrics.OUTGOING_SECONDS.labels(self._name.lower(), method, status).observe(
+                time.perf_counter() - began)
         if response.status_code in (401, 403):
             raise Away(f"{self._name} answered {response.status_code} to {method} {path}: our "
                        "user is not known there or may not do this.")

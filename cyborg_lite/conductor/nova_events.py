@@ -13,6 +13,7 @@ from typing import Any
 from typing import Protocol
 
 from cyborg_lite import errors
+from cyborg_lite import metrics
 from cyborg_lite.clients import keystone
 from cyborg_lite.clients import nova
 from cyborg_lite.db import leases
@@ -64,6 +65,7 @@ class NovaEvents:
         if not rows:
             return
         statuses = self._send(rows)
+        _count(statuses)
         taken = [row for row, status in zip(rows, statuses, strict=True)
                  if status == nova.DELIVERED]
         rest = [row for row, status in zip(rows, statuses, strict=True)
@@ -88,6 +90,7 @@ class NovaEvents:
             return 0
         statuses = self._send([_as_row(event) for event in due],
                               until=started + datetime.timedelta(seconds=LEASE_S / 2))
+        _count(statuses)
         finished, again = [], []
         for event, status in zip(due, statuses, strict=True):
             if status == nova.DELIVERED or self._is_too_old(event, status):
@@ -112,6 +115,7 @@ class NovaEvents:
                 "arq=%s event dropped: instance=%s status=%s; after %d s and %d tries Nova %s",
                 event.arq_uuid, event.instance_uuid, event.status, age_s, event.attempts + 1,
                 "did not answer" if status == AWAY else f"answers {status}")
+        metrics.NOVA_EVENTS.labels("dropped").inc()
         return True
 
     def _postpone(self, again: Iterable[tuple[services.Event, int]]) -> None:
@@ -167,6 +171,13 @@ class NovaEvents:
                     "arq=%s event %s instance=%s Nova answers %d", row["arq_uuid"], row["status"],
                     row["instance_uuid"], status)
         return statuses
+
+
+def _count(statuses: Sequence[int]) -> None:
+    taken = sum(status == nova.DELIVERED for status in statuses)
+    tried = sum(status != NOT_TRIED for status in statuses)
+    metrics.NOVA_EVENTS.labels("taken").inc(taken)
+    metrics.NOVA_EVENTS.labels("refused").inc(tried - taken)
 
 
 def _as_row(event: services.Event) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Protocol
 from oslo_context import context as oslo_context
 
 from cyborg_lite import errors
+from cyborg_lite import metrics
 from cyborg_lite.clients import keystone
 from cyborg_lite.clients import placement
 from cyborg_lite.conductor import provider_tree
@@ -112,7 +113,9 @@ class PlacementSync:
             settled = self.sync_host(host)
         except LeaseLost:
             LOG.info("host=%s another conductor took the Placement sync over", host.name)
+            metrics.PLACEMENT_SYNCS.labels("lost").inc()
             return False
+        metrics.PLACEMENT_SYNCS.labels("done" if settled else "waiting").inc()
         interval = self._settings.placement_sync_interval
         self._finish(host, min(interval, BACKOFF_S) if not settled else interval, done=True)
         for said in [entry for entry in self._said if entry[0] in (host.name, EVERY_HOST)]:
@@ -121,6 +124,7 @@ class PlacementSync:
         return True
 
     def _put_off(self, host: services.DirtyHost, error: errors.Error) -> None:
+        metrics.PLACEMENT_SYNCS.labels("failed").inc()
         pause_s = min(BACKOFF_S, 2 ** min(host.attempts, 10))
         # one line for each trouble, not one for each try; an outage is every host's trouble
         whose = EVERY_HOST if isinstance(error, keystone.Away) else host.name

@@ -13,6 +13,7 @@ from cyborg_lite import config
 from cyborg_lite import rpc
 from cyborg_lite.api import app
 from cyborg_lite.api import faults
+from cyborg_lite.wsgi import scrapes
 
 
 def make_application() -> faults.Application:
@@ -21,7 +22,8 @@ def make_application() -> faults.Application:
     conf = config.load([f"--config-file={name}" for name in files.split(":") if name])
     config.set_up_logging(conf)
     bus = rpc.bus_from(conf)
-    return app.make_app(conf, rpc.ConductorClient(bus, conf.api.rpc_timeout))
+    made = app.make_app(conf, rpc.ConductorClient(bus, conf.api.rpc_timeout))
+    return scrapes.AtFirstRequest(made, conf) if conf.metrics.enabled else made
 
 
 application = make_application()
