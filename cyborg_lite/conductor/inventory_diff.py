@@ -52,6 +52,7 @@ class _Diff:
         self.handles_of = _by_deployable(known.handles)
         self.attributes_of = _by_deployable(known.attributes)
         self._devices()
+        self._keep_apart()
 
     def _devices(self) -> None:
         reported = {stable_uuid(self.report.host, device.address): device
@@ -77,8 +78,8 @@ class _Diff:
         values = {
             "address": device.address, "driver": device.driver,
             "reported": None if reported is None else rows.canonical(codec.encode(reported)),
-            "reported_key": None if reported is None else
-            partition_wishes.key_of_report(reported)}
+            "reported_key": None if reported is None else partition_wishes.key_of_report(
+                reported, json.loads(known["wish"]) if known and known["wish"] else None)}
         if known is None:
             self.changes.new_partitions.append({"device_uuid": device_uuid, **values})
         elif any(known[name] != value for name, value in values.items()):
@@ -148,10 +149,11 @@ class _Diff:
             reported[stable_uuid(deployable_uuid, handle.type, info)] = (handle.type, info)
         # other words for one function, a network say, are no other handle: with two of them two
         # servers could have it
-        same = {_function(row["type"], row["info"]): handle_uuid
+        same = {_slot(row["type"], row["info"]): handle_uuid
                 for handle_uuid, row in existing.items() if handle_uuid not in reported}
+        same.pop(None, None)
         found = {handle_uuid if handle_uuid in existing else
-                 same.get(_function(kind, info) or "", handle_uuid): (kind, info)
+                 same.get(_slot(kind, info), handle_uuid): (kind, info)
                  for handle_uuid, (kind, info) in reported.items()}
         for handle_uuid, (kind, info) in found.items():
             row = existing.get(handle_uuid)
@@ -177,6 +179,23 @@ class _Diff:
             self.changes.lost_handles.append(row["id"])
         return True
 
+    def _keep_apart(self) -> None:
+        """Make no handle of what another one, that stays, is already: two servers could have it.
+
+        The full report that follows when that one has gone makes it.
+        """
+        if not self.changes.new_handles:
+            return
+        going = set(self.changes.gone_handles)
+        staying: dict[str, set[str]] = {}
+        for row in self.known.handles:
+            slot = _slot(row["type"], row["info"])
+            if slot and row["id"] not in going:
+                staying.setdefault(slot[0], set()).add(slot[1])
+        self.changes.new_handles[:] = [
+            row for row in self.changes.new_handles
+            if not _overlaps(_slot(row["type"], row["info"]), staying)]
+
     def _attributes(self, deployable_uuid: str, known: Mapping[str, Any] | None,
                     deployable: messages.ReportedDeployable) -> None:
         existing = {row["key"]: row for row in self.attributes_of.get(known["id"], ())
@@ -196,11 +215,31 @@ class _Diff:
             if key not in wanted and key not in operators)
 
 
-def _function(kind: str, info: str) -> str | None:
-    """Return the PCI function that a handle is; None for one that is a part of a function."""
+WHOLE = ""
+"""The part of a function that an attach handle is when it is the function itself."""
+
+
+def _slot(kind: str, info: str) -> tuple[str, str] | None:
+    """Return which function, or parent of mediated devices, a handle is, and which part of it.
+
+    None for what is no part of the host: two servers may well have it.
+    """
+    if kind not in ("PCI", "MDEV"):
+        return None
     parts = json.loads(info)
     words = [parts.get(name) for name in ("domain", "bus", "device", "function")]
-    return None if kind != "PCI" or None in words else ":".join(map(str, words))
+    place = parts.get("parent") if None in words else ":".join(map(str, words))
+    if place is None:
+        return None
+    return place, WHOLE if kind == "PCI" else parts.get("vgpu_mark", WHOLE)
+
+
+def _overlaps(slot: tuple[str, str] | None, taken: Mapping[str, set[str]]) -> bool:
+    if slot is None:
+        return False
+    place, part = slot
+    return bool(taken.get(place, set()) if part == WHOLE else
+                taken.get(place, set()) & {part, WHOLE})
 
 
 def _agent_attributes(deployable: messages.ReportedDeployable,

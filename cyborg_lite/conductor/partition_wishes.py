@@ -51,7 +51,7 @@ def layouts_of(reported: messages.ReportedPartitioning, *, every: bool) -> list[
     if reported.scheme == VGPU:
         found = _sliced_layouts(reported)
     else:
-        found = layouts.all_layouts(_offerable(reported))
+        found = layouts.all_layouts(map(_profile, reported.profiles))
     return [_shown(reported, one) for one in found if every or one.maximal]
 
 
@@ -70,12 +70,6 @@ def current_of(reported: messages.ReportedPartitioning) -> list[messages.Partiti
                           key=lambda place: place.start))
         for kind, found in sorted(groups.items(), key=lambda pair: (
             order.get(pair[1][0].profile_id, len(order)), str(pair[0][1])))]
-
-
-def _offerable(reported: messages.ReportedPartitioning) -> list[layouts.Profile]:
-    """Profiles of which partitions serve somebody: where vGPUs live in them, a type has to."""
-    return [_profile(one) for one in reported.profiles
-            if reported.scheme != MIG_VGPU or _types_in(reported, one)]
 
 
 def _types_in(reported: messages.ReportedPartitioning,
@@ -131,7 +125,8 @@ def judge(reported: messages.ReportedPartitioning, layout_id: str | None,
           partitions: Sequence[messages.PartitionCount] | None) -> messages.Layout:
     """The layout that is wished for, by its id or by its partitions, with the type of each.
 
-    Invalid says why it can't be, and which valid layouts come nearest.
+    Where several types could live in a partition and none is named, its driver chooses. Invalid
+    says why it can't be, and which valid layouts come nearest.
     """
     if (layout_id is None) == (partitions is None):
         raise errors.Invalid("Exactly one of layout and partitions says how to split the device.")
@@ -143,8 +138,6 @@ def judge(reported: messages.ReportedPartitioning, layout_id: str | None,
             raise errors.Invalid(
                 f"The device has no layout {layout_id!r}; its layouts are listed by GET with "
                 f"?all=true, among them {some or 'none'}.")
-        if reported.scheme == MIG_VGPU:
-            _check_types(reported, layout.partitions)
         return layout
     if reported.scheme == VGPU:
         return _judge_sliced(reported, partitions)
@@ -170,7 +163,7 @@ def _judge_placed(reported: messages.ReportedPartitioning,
     wish: collections.Counter[str] = collections.Counter()
     for one in partitions:
         wish[one.profile] += one.count
-    layout = _accepted(layout_wishes.check(_offerable(reported), wish))
+    layout = _accepted(layout_wishes.check(map(_profile, reported.profiles), wish))
     if reported.scheme != MIG_VGPU:
         typed = next((one for one in partitions if one.vgpu_type is not None), None)
         if typed is not None:
@@ -183,11 +176,12 @@ def _judge_placed(reported: messages.ReportedPartitioning,
     for one in partitions:
         if one.count:
             types[one.profile, one.vgpu_type or only[one.profile]] += one.count
-    wanted = [messages.PartitionCount(profile=profile, count=number, vgpu_type=name)
-              for (profile, name), number in sorted(types.items(), key=lambda pair: str(pair[0]))]
-    _check_types(reported, wanted)
     order = [one.profile for one in layout.counts]
-    return _layout(layout, sorted(wanted, key=lambda one: order.index(one.profile)))
+    wanted = [messages.PartitionCount(profile=profile, count=number, vgpu_type=name)
+              for (profile, name), number in sorted(
+                  types.items(), key=lambda pair: (order.index(pair[0][0]), str(pair[0][1])))]
+    _check_types(reported, wanted)
+    return _layout(layout, wanted)
 
 
 def _accepted(verdict: layout_wishes.Verdict) -> layouts.Layout:
@@ -202,27 +196,45 @@ def _check_types(reported: messages.ReportedPartitioning,
                  partitions: Iterable[messages.PartitionCount]) -> None:
     types = {one.name: one.vgpu_types for one in profiles_of(reported)}
     for one in partitions:
-        if one.vgpu_type not in types[one.profile]:
-            found = ("several vGPU types can live" if one.vgpu_type is None else
-                     f"no vGPU type {one.vgpu_type!r} lives")
+        if one.vgpu_type not in (None, *types[one.profile]):
             raise errors.Invalid(
-                f"In {one.profile} {found}; name one of {', '.join(types[one.profile])} as "
-                "vgpu_type in partitions.")
+                f"No vGPU type {one.vgpu_type!r} lives in {one.profile}; its types are "
+                f"{', '.join(types[one.profile]) or 'none'}.")
 
 
 # --- comparing --------------------------------------------------------------------------------
 
 
-def key_of_report(reported: messages.ReportedPartitioning) -> str:
-    """The layout that exists, as a text that is equal for equal layouts."""
-    return _key(collections.Counter(_kind(reported, one) for one in reported.partitions))
+def key_of_wish(wish: Iterable[dict[str, Any]]) -> str:
+    """The layout of a stored wish, as a text to compare with `key_of_report`."""
+    return _key(_counts(wish))
 
 
-def key_of_wish(reported: messages.ReportedPartitioning, layout: messages.Layout) -> str:
-    """The layout that is wished for, to compare with `key_of_report`."""
-    return _key(collections.Counter({
-        (entry["profile_id"], entry["vgpu_type"]): entry["count"]
-        for entry in to_rows(reported, layout)}))
+def key_of_report(reported: messages.ReportedPartitioning,
+                  wish: Iterable[dict[str, Any]] | None) -> str:
+    """The layout that exists: the text of the wish, if it meets that, else one of its own."""
+    there = collections.Counter(_kind(reported, one) for one in reported.partitions)
+    wanted = _counts(wish or ())
+    return _key(wanted if wish is not None and _meets(there, wanted) else there)
+
+
+def _counts(wish: Iterable[dict[str, Any]]) -> collections.Counter[Kind]:
+    return collections.Counter({(one["profile_id"], one["vgpu_type"]): one["count"]
+                                for one in wish})
+
+
+def _meets(there: collections.Counter[Kind], wanted: collections.Counter[Kind]) -> bool:
+    """Whether there are as many of each profile, and of those that name a type as many of it."""
+    named = collections.Counter({kind: number for kind, number in wanted.items()
+                                 if kind[1] is not None})
+    return _by_profile(there) == _by_profile(wanted) and named <= there
+
+
+def _by_profile(counts: collections.Counter[Kind]) -> collections.Counter[int | None]:
+    found: collections.Counter[int | None] = collections.Counter()
+    for (profile_id, _), number in counts.items():
+        found[profile_id] += number
+    return found
 
 
 def _key(counts: collections.Counter[Kind]) -> str:

@@ -83,21 +83,22 @@ def set_layout(database: session.Database, uuid: str, layout_id: str | None,
         layout = partition_wishes.judge(split.reported, layout_id, partitions)
     except errors.Invalid as error:
         raise errors.Invalid(f"Device {uuid} can't be split so. {error.detail}") from error
-    key = partition_wishes.key_of_wish(split.reported, layout)
+    wish = partition_wishes.to_rows(split.reported, layout)
+    key = partition_wishes.key_of_wish(wish)
+    key_now = partition_wishes.key_of_report(split.reported, wish)
     if _is_wished(split, key):
         return partition_wishes.plan(split.reported, layout), False
     if not split.is_as_wished and not split.has_failed:
         raise errors.ChangedMeanwhile(
             f"Device {uuid} is being split in another way, {_described(split)}; wait until that "
             "is applied or has failed.")
-    if key != split.reported_key:
+    if key != key_now:
         rows.check_free(split, split.busy)
     plan = partition_wishes.plan(split.reported, layout)
     if dry_run:
         return plan, False
     try:
-        rows.set_wish(database, split, partition_wishes.to_rows(split.reported, layout), key,
-                      auth.current_call()["user_id"])
+        rows.set_wish(database, split, wish, key, key_now, auth.current_call()["user_id"])
     except errors.ChangedMeanwhile:
         again = rows.get(database, uuid)
         if again is None or not _is_wished(again, key):

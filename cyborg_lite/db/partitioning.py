@@ -130,8 +130,10 @@ def _check_device(connection: sa.Connection, device_uuid: str) -> None:
 
 @session.retrying
 def set_wish(database: session.Database, split: Split, wish: Sequence[Mapping[str, Any]], key: str,
-             user_id: str | None) -> None:
+             key_now: str, user_id: str | None) -> None:
     """Wish for a layout, judged for the device as `split` shows it. The host becomes dirty.
+
+    key: of the wish; key_now: of the device as it is, to compare.
 
     ChangedMeanwhile when somebody wished since then, or the device is split in another way by
     now; InUse when a handle is. Its handles are locked, so that a bind either was before, or sees
@@ -145,7 +147,7 @@ def set_wish(database: session.Database, split: Split, wish: Sequence[Mapping[st
                 sa.select(D.c.id).join_from(D, V, V.c.id == D.c.device_id)
                 .where(V.c.uuid == split.device_uuid)))
             .order_by(H.c.id).with_for_update()).all()
-        if key != split.reported_key:
+        if key != key_now:
             check_free(split, collections.Counter(
                 row.state for row in held if row.state in BUSY_STATES))
         row = connection.execute(
@@ -157,11 +159,11 @@ def set_wish(database: session.Database, split: Split, wish: Sequence[Mapping[st
                 "look at it again.")
         moment = session.now()
         connection.execute(sa.update(P).where(P.c.id == row.id).values(
-            wish=session.to_json(list(wish)), wished_key=key,
+            wish=session.to_json(list(wish)), wished_key=key, reported_key=key_now,
             wish_generation=split.generation + 1, wished_by=user_id, wished_at=moment,
             fault=None, fault_generation=0, answered_generation=0, lease_owner=None,
-            due_at=None if key == split.reported_key else moment, updated_at=moment))
-        if key != split.reported_key or not split.is_as_wished:
+            due_at=None if key == key_now else moment, updated_at=moment))
+        if key != key_now or not split.is_as_wished:
             services.mark_hosts_changed(connection, {split.hostname})
 
 
@@ -266,7 +268,7 @@ def known(connection: sa.Connection, hostname: str) -> dict[str, Mapping[str, An
     """What is stored of a host's devices, by device uuid. One statement."""
     return {row["device_uuid"]: dict(row) for row in connection.execute(
         sa.select(P.c.id, P.c.device_uuid, P.c.address, P.c.driver, P.c.reported,
-                  P.c.reported_key, P.c.wished_key)
+                  P.c.reported_key, P.c.wish, P.c.wished_key)
         .where(P.c.hostname == hostname)).mappings()}
 
 
