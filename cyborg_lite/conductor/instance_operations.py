@@ -70,7 +70,11 @@ def _take_down(binder: arqs.Binder, lease: leases.Owner, hostname: str,
         if result.error:
             LOG.warning("handle=%s host=%s its host side stays while it is suspended: %s",
                         result.handle_uuid, hostname, result.error)
-    suspensions.taken_down(binder.database, [task.handle_uuid for task in tasks], lease)
+    again = binder.owner()
+    resumed = suspensions.taken_down(
+        binder.database, [task.handle_uuid for task in tasks], lease, again)
+    for host, resumed_tasks in resumed.items():
+        arqs.host_work(binder, again, host, resumed_tasks)
 
 
 def resume(binder: arqs.Binder, instance_uuid: str) -> list[messages.Arq]:

@@ -53,20 +53,31 @@ def suspend(database: session.Database, instance_uuid: str, owner: leases.Owner)
         work = _host_work(connection, todo)
         working = {row.arq_uuid for row in work}
         _move(connection, [row for row in todo if row.uuid in working], move.target, owner)
-        _move(connection, [row for row in todo if row.uuid not in working], move.target, None)
+        _move(connection, [row for row in todo if row.uuid not in working], move.target)
         return Outcome(arqs.sets_of(connection, instance_uuid), handles.tasks_by_host(work))
 
 
 @session.retrying
-def taken_down(database: session.Database, handle_uuids: Sequence[str],
-               lease: leases.Owner) -> None:
-    """The host side of these handles is away, or never will be by this lease: resume may begin."""
+def taken_down(database: session.Database, handle_uuids: Sequence[str], lease: leases.Owner,
+               owner: leases.Owner) -> dict[str, list[messages.HandleTask]]:
+    """The host side of these handles is away, or never will be by this lease: resume may begin.
+
+    Returns host work by host, now the owner's, for what was resumed meanwhile.
+    """
     holders = sa.select(H.c.arq_uuid).where(H.c.uuid.in_(handle_uuids))
     with database.writing() as connection:
-        connection.execute(
-            sa.update(T).where(T.c.uuid.in_(holders), T.c.state == states.SUSPENDED,
-                               leases.held(T, lease))
-            .values(lease_owner=None, lease_until=None))
+        rows = arqs.locked(connection, sa.and_(
+            T.c.uuid.in_(holders), leases.held(T, lease),
+            T.c.state.in_((states.SUSPENDED, states.BIND_STARTED))))
+        waiting = [row for row in rows if row.state == states.BIND_STARTED]
+        for some, values in (
+                (waiting, (owner.conductor, owner.lease_until)),
+                ([row for row in rows if row.state == states.SUSPENDED], (None, None))):
+            if some:
+                connection.execute(
+                    sa.update(T).where(T.c.id.in_([row.id for row in some]))
+                    .values(lease_owner=values[0], lease_until=values[1]))
+        return handles.tasks_by_host(_host_work(connection, waiting))
 
 
 @session.retrying
@@ -75,7 +86,7 @@ def resume(database: session.Database, instance_uuid: str, owner: leases.Owner,
     """Suspended ARQs become Bound, with an event, or BindStarted where the host has to work.
 
     Repeating it changes nothing. StateConflict when one is in no state for that. What is being
-    taken down at this moment waits until that is over; a conductor takes it up then.
+    taken down at this moment waits until that is over: it keeps the lease of who does it.
     """
     move = states.arq_move("resume")
     with database.writing() as connection:
@@ -87,13 +98,10 @@ def resume(database: session.Database, instance_uuid: str, owner: leases.Owner,
         busy = {row.uuid for row in todo if row.uuid in working
                 and row.lease_until is not None and row.lease_until > session.now()}
         at_once = [row for row in todo if row.uuid not in working]
-        _move(connection, at_once, states.BOUND, None)
+        _move(connection, at_once, states.BOUND)
         _move(connection, [row for row in todo if row.uuid in working - busy], move.target, owner,
               resumes=True)
-        if busy:
-            over = max(row.lease_until for row in todo if row.uuid in busy)
-            _move(connection, [row for row in todo if row.uuid in busy], move.target,
-                  leases.Owner(owner.conductor, over), resumes=True)
+        _move(connection, [row for row in todo if row.uuid in busy], move.target, resumes=True)
         events = binds.event_rows({row.uuid: instance_uuid for row in at_once}, {}, owner,
                                   request_id)
         services.insert_events(connection, events)
@@ -126,10 +134,11 @@ def _host_work(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[s
 
 
 def _move(connection: sa.Connection, rows: Sequence[sa.Row[Any]], state: str,
-          owner: leases.Owner | None, *, resumes: bool = False) -> None:
+          owner: leases.Owner | None = None, *, resumes: bool = False) -> None:
+    """Set the state and, with an owner, its lease."""
+    lease = {"lease_owner": owner.conductor, "lease_until": owner.lease_until} if owner else {}
     if rows:
         connection.execute(
             sa.update(T).where(T.c.id.in_([row.id for row in rows])).values(
                 state=state, state_reason=None, resumes=resumes, updated_at=session.now(),
-                lease_owner=owner.conductor if owner else None,
-                lease_until=owner.lease_until if owner else None))
+                **lease))

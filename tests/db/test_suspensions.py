@@ -48,7 +48,7 @@ def taken_down(database: session.Database, instance: str) -> set[str]:
     owner = builders.an_owner()
     outcome = suspensions.suspend(database, instance, owner)
     uuids = {task.handle_uuid for task in outcome.tasks[builders.HOST]}
-    suspensions.taken_down(database, sorted(uuids), owner)
+    assert suspensions.taken_down(database, sorted(uuids), owner, owner) == {}
     return uuids
 
 
@@ -132,6 +132,21 @@ def test_what_is_being_taken_down_is_made_again_only_after_that(
     assert (tasks, too_old) == (down.tasks, [])
 
 
+def test_what_was_resumed_while_it_was_taken_down_is_made_again_at_once_then(
+        database: session.Database) -> None:
+    instance = bound_with_host_work(database, 2)
+    going, again = builders.an_owner(lease_s=30), builders.an_owner()
+    down = suspensions.suspend(database, instance, going)
+    suspensions.resume(database, instance, builders.an_owner("2" * 36), None)
+
+    tasks = suspensions.taken_down(
+        database, [task.handle_uuid for task in down.tasks[builders.HOST]], going, again)
+
+    assert tasks == down.tasks
+    binds.finish(database, results(tasks), again, again, None)
+    assert states_of(database, instance) == {states.BOUND}
+
+
 def test_the_host_makes_nothing_for_a_suspended_instance_when_its_agent_starts(
         database: session.Database) -> None:
     instance = bound_with_host_work(database)
@@ -151,11 +166,11 @@ def test_an_instance_whose_bind_failed_can_be_neither(
     binds.start(database, builders.bind_requests(builders.new_arqs(database, 2), instance),
                 builders.an_owner(), None)
 
+    acts = {"suspend": lambda: suspensions.suspend(database, instance, builders.an_owner()),
+            "resume": lambda: suspensions.resume(database, instance, builders.an_owner(), None)}
+
     with pytest.raises(errors.StateConflict, match="BindFailed"):
-        if act == "suspend":
-            suspensions.suspend(database, instance, builders.an_owner())
-        else:
-            suspensions.resume(database, instance, builders.an_owner(), None)
+        acts[act]()
 
 
 def test_an_instance_without_accelerators_is_suspended_and_resumed_with_nothing_done(
@@ -200,7 +215,7 @@ def test_the_cost_does_not_grow_with_the_number_of_arqs(database: session.Databa
         with databases.counted(database) as statements:
             down = suspensions.suspend(database, instance, owner)
             suspensions.taken_down(
-                database, [task.handle_uuid for task in down.tasks[builders.HOST]], owner)
+                database, [task.handle_uuid for task in down.tasks[builders.HOST]], owner, owner)
             suspensions.resume(database, instance, owner, None)
         counts.append(len(statements))
 

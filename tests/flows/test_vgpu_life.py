@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import threading
 from collections.abc import Callable
 from collections.abc import Iterator
 
@@ -40,6 +41,7 @@ class Host:
     folder: pathlib.Path
     kernel: vgpu_machines.Gpus
     drivers: hardware.Hardware
+    was_taken_down: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     @buses.exposed
     def prepare(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
@@ -48,6 +50,12 @@ class Host:
     @buses.exposed
     def clean(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
         return self.drivers.clean(tasks)
+
+    @buses.exposed
+    def take_down(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
+        results = self.drivers.take_down(tasks)
+        self.was_taken_down.set()
+        return results
 
     def start(self, conductor: rpc.ConductorClient) -> None:
         """Start the agent: restore, discover, report."""
@@ -124,6 +132,31 @@ def test_a_vgpu_is_made_for_its_server_comes_back_after_a_reboot_and_goes_with_i
     assert host.vgpus() == []
     if arq.attach_handle_type == "MDEV":
         assert made == [arq.attach_handle_uuid]
+
+
+@pytest.mark.parametrize("reboots", [False, True])
+def test_the_vgpu_of_a_suspended_server_is_away_and_comes_back_as_the_same(
+        host: Host, running: cloud.Cloud, nova: nova_fixture.Nova, reboots: bool) -> None:
+    host.start(running.client)
+    arq = bound(running, nova)
+    made = host.vgpus()
+    instance = str(arq.instance_uuid)
+
+    [suspended] = running.client.suspend_instance(instance)
+    assert host.was_taken_down.wait(20)
+    away = host.vgpus()
+    if reboots:
+        host.kernel.reboot()
+        host.start(running.client)
+    still_away = host.vgpus()
+    running.client.resume_instance(instance)
+    events = nova.wait_for(2)
+
+    assert suspended.state == states.SUSPENDED
+    assert (away, still_away) == ([], [])
+    assert host.vgpus() == made
+    assert [status for *_, status in events] == ["completed", "completed"]
+    assert running.client.get_arq(arq.uuid, None).state == states.BOUND
 
 
 def test_what_a_crash_between_making_and_reporting_left_is_removed_at_the_next_start(
