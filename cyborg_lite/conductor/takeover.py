@@ -42,7 +42,8 @@ def finish_binds(binder: arqs.Binder, bind_timeout_s: float) -> int:
 def clean_handles(binder: arqs.Binder) -> int:
     """Have agents clean the handles that wait for it; a silent agent is asked again later."""
     lease = binder.owner()
-    tasks = handles.take_to_clean(binder.database, lease, binder.clock(), BATCH)
+    tasks = handles.take_to_clean(
+        binder.database, lease, binder.clock(), BATCH, binder.horizon())
     for hostname, host_tasks in tasks.items():
         binder.in_background(_clean_on_host, binder, lease, hostname, host_tasks,
                              pool=binder.cleaning_pool)

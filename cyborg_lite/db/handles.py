@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from cyborg_lite import messages
 from cyborg_lite import states
 from cyborg_lite.db import leases
+from cyborg_lite.db import liveness
 from cyborg_lite.db import models
 from cyborg_lite.db import services
 from cyborg_lite.db import session
@@ -23,6 +24,7 @@ H = models.attach_handles
 T = models.arqs
 D = models.deployables
 V = models.devices
+N = models.hosts
 
 
 def task_columns(*more: sa.ColumnElement[Any]) -> sa.Select[Any]:
@@ -66,13 +68,21 @@ def intent_of(database: session.Database, hostname: str) -> messages.HostIntent:
 
 @session.retrying
 def take_to_clean(database: session.Database, owner: leases.Owner, moment: datetime.datetime,
-                  at_most: int) -> dict[str, list[messages.HandleTask]]:
-    """Take handles in `cleaning` that no conductor works on; returns tasks by host."""
+                  at_most: int, horizon: liveness.Horizon = liveness.NOBODY_IS_DOWN,
+                  ) -> dict[str, list[messages.HandleTask]]:
+    """Take handles in `cleaning` that no conductor works on; returns tasks by host.
+
+    Those of a host that is down wait until it is up: however many they are, they keep nobody from
+    cleaning others.
+    """
+    silent = sa.exists().where(
+        D.c.id == H.c.deployable_id, V.c.id == D.c.device_id, N.c.name == V.c.hostname,
+        liveness.host_state(horizon) != liveness.UP)
     with database.writing() as connection:
         ids = connection.scalars(
             sa.select(H.c.id)
             .where(H.c.state == states.CLEANING,
-                   sa.or_(H.c.lease_until.is_(None), H.c.lease_until < moment))
+                   sa.or_(H.c.lease_until.is_(None), H.c.lease_until < moment), ~silent)
             .order_by(H.c.id).limit(at_most)
             .with_for_update(skip_locked=database.skips_locked)).all()
         if not ids:
