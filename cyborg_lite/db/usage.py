@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import states
+from cyborg_lite.db import closed_devices
 from cyborg_lite.db import inventory
 from cyborg_lite.db import models
 from cyborg_lite.db import session
@@ -76,14 +77,17 @@ def _arqs(connection: sa.Connection, profile_uuid: str,
 
 def _offers(connection: sa.Connection, classes: set[str]) -> list[_Offer]:
     return [_Offer(row[0], row[1], row[2],
-                   row[3] == inventory.ENABLED and row[6] in (inventory.ENABLED, None),
+                   row[3] == inventory.ENABLED and row[6] in (inventory.ENABLED, None)
+                   and not row[7],
                    row[4], row[5])
             for row in connection.execute(
                 sa.select(D.c.id, A.c.value, V.c.hostname, V.c.status, H.c.state,
-                          sa.func.count(H.c.id), N.c.status)
+                          sa.func.count(H.c.id), N.c.status,
+                          sa.func.max(sa.case((closed_devices.CLOSED, 1), else_=0)))
                 .join_from(A, D, D.c.id == A.c.deployable_id)
                 .join(V, V.c.id == D.c.device_id)
                 .outerjoin(N, N.c.name == V.c.hostname)
+                .outerjoin(closed_devices.P, closed_devices.P.c.device_uuid == V.c.uuid)
                 .outerjoin(H, H.c.deployable_id == D.c.id)
                 .where(A.c.key == "rc", A.c.value.in_(classes))
                 .group_by(D.c.id, A.c.value, V.c.hostname, V.c.status, H.c.state,

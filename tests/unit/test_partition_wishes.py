@@ -74,9 +74,9 @@ def test_the_layouts_of_a_sliced_card_are_one_type_each() -> None:
 def test_partitions_are_shown_by_profile_with_their_places() -> None:
     assert partition_wishes.current_of(a_card("mig-vgpu", g3_20gb=1, g1_5gb=2)) == [
         messages.PartitionGroup(profile="3g.20gb", count=1, vgpu_type="A100-3-20C",
-                                placements=[messages.PartitionPlace(start=0, size=4)]),
+                                placements=[messages.PartitionPlace(start=4, size=4)]),
         messages.PartitionGroup(profile="1g.5gb", count=2, vgpu_type="A100-1-5C", placements=[
-            messages.PartitionPlace(start=start, size=1) for start in (4, 5)])]
+            messages.PartitionPlace(start=start, size=1) for start in (0, 1)])]
 
 
 def test_vgpus_of_a_sliced_card_are_shown_by_type_and_lie_nowhere() -> None:
