@@ -13,8 +13,12 @@ import alembic.migration
 import pytest
 import sqlalchemy as sa
 
+from cyborg_lite import messages
+from cyborg_lite.db import heartbeats
+from cyborg_lite.db import liveness
 from cyborg_lite.db import migrate
 from cyborg_lite.db import models
+from cyborg_lite.db import service_list
 from cyborg_lite.db import session
 from tests.fixtures import servers
 
@@ -95,3 +99,34 @@ def test_names_compare_by_their_bytes(empty_database: session.Database) -> None:
         found = connection.scalars(sa.select(table.c.name).where(table.c.name == "gpu")).all()
 
     assert found == ["gpu"]
+
+
+def test_hosts_of_the_first_release_become_services_that_are_enabled(
+        empty_database: session.Database) -> None:
+    """Their ids are those that a conductor gives to hosts that are new."""
+    migrate.upgrade(empty_database.engine, "0001")
+    moment = session.now().replace(microsecond=0)
+    with empty_database.writing() as connection:
+        for name in ("node7", "node_8.example.org"):
+            connection.execute(sa.text(
+                "INSERT INTO hosts (name, resource_provider_name, last_seen, generation, "
+                "synced_generation, sync_attempts, sync_due_at, created_at) "
+                "VALUES (:name, :name, :moment, 1, 1, 0, :moment, :moment)"),
+                {"name": name, "moment": moment})
+
+    migrate.upgrade(empty_database.engine)
+
+    found = service_list.list_services(
+        empty_database, messages.ServiceQuery(), liveness.NOBODY_IS_DOWN)
+    assert [(each.id, each.host, each.status, each.state, each.drivers) for each in found] == [
+        (heartbeats.service_uuid(name), name, "enabled", "up", [])
+        for name in ("node7", "node_8.example.org")]
+    # a conductor of the first release, while the others are upgraded
+    with empty_database.writing() as connection:
+        connection.execute(sa.text(
+            "INSERT INTO hosts (name, resource_provider_name, last_seen, generation, "
+            "synced_generation, sync_attempts, sync_due_at, created_at) "
+            "VALUES ('node9', 'node9', :moment, 1, 1, 0, :moment, :moment)"), {"moment": moment})
+    heartbeats.claim(empty_database, "node9", None)
+    assert heartbeats.service_uuid("node9") in {each.id for each in service_list.list_services(
+        empty_database, messages.ServiceQuery(), liveness.NOBODY_IS_DOWN)}
