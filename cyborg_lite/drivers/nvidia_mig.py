@@ -225,7 +225,7 @@ class NvidiaMigDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles,
             self._look_for_users(card, choices)
             nvidia_mig_work.MigWork(
                 self.environment.host, lambda: self._card(address),
-                lambda: self._live(address)).apply(wanted)
+                lambda: self._live(address)).apply(wanted, held=wish.held)
             self._choices.note(address, choices)
 
     def _card(self, address: str) -> nvidia_mig_cards.Card:

@@ -32,7 +32,7 @@ class _Broken(Exception):
 class MigWork:
     """The changes of one card. look: asks NVML anew; raises nvidia_mig_cards.Unknown, Refused.
 
-    busy: what carries vGPUs now, in words; nothing is changed then.
+    busy: what carries vGPUs now, in words; nothing that exists is destroyed then.
     """
 
     def __init__(self, host: privileged.Host, look: Callable[[], nvidia_mig_cards.Card],
@@ -41,11 +41,12 @@ class MigWork:
         self._look = look
         self._busy = busy
 
-    def apply(self, wanted: Mapping[int, int]) -> None:
+    def apply(self, wanted: Mapping[int, int], *, held: bool = False) -> None:
         """Make so many partitions of each profile ({id: count}) and no others. Raises Fault.
 
         A card that has just these is left alone. Everything is planned from what is there now,
-        executed once, and compared.
+        executed once, and compared. held: somebody has an attach handle of the card, so that only
+        what a reboot took is made again.
         """
         wanted = {number: count for number, count in wanted.items() if count}
         card = self._asked()
@@ -56,13 +57,17 @@ class MigWork:
                         "agent's helper can start ([privsep] helper_command)")
         _judge(card, wanted)
         busy = self._busy()
-        if busy:
-            raise Fault(f"{busy}; a card is not split anew while one of its vGPUs exists")
         if not (card.is_on and card.will_be_on):
+            if busy:
+                raise Fault(f"{busy}; MIG mode is not switched while one of them exists")
             card = self._switched_on(card)
         plan = layout_plans.plan(card.profiles, (each.instance for each in card.partitions), wanted)
         if plan.reason:
             raise Fault(plan.reason)
+        if plan.destroyed and (busy or held):
+            why = busy or f"attach handles of GPU {card.address} are in use"
+            raise Fault(f"{why}; none of its partitions is destroyed meanwhile. It has "
+                        f"{card.describe()}")
         before = card
         try:
             self._execute(card.address, plan.steps)
@@ -171,9 +176,12 @@ class MigWork:
 
     def _what_it_has(self) -> str:
         try:
-            return f"the card has {self._again().describe()} now"
+            card = self._again()
         except _Broken:
             return "what the card has now can't be told"
+        empty = sum(not each.computes for each in card.partitions)
+        return (f"the card has {card.describe()} now"
+                + (f", {empty} of them without a compute instance" if empty else ""))
 
 
 def _judge(card: nvidia_mig_cards.Card, wanted: Mapping[int, int]) -> None:
