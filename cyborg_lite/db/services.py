@@ -246,6 +246,16 @@ def insert_events(connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) 
             [{**row, "attempts": 0, "created_at": moment} for row in rows]))
 
 
+def drop_events(connection: sa.Connection, instances: Mapping[str, str]) -> None:
+    """Forget what Nova has not taken of binds that are tried again, `{arq: instance}`.
+
+    It would hear of the first try after the second one. In the caller's transaction.
+    """
+    if instances:
+        connection.execute(sa.delete(E).where(
+            E.c.arq_uuid.in_(sorted(instances)), E.c.instance_uuid.in_(set(instances.values()))))
+
+
 @session.retrying
 def take_due_events(database: session.Database, owner: leases.Owner, moment: datetime.datetime,
                     at_most: int) -> list[Event]:

@@ -199,6 +199,23 @@ def test_a_failed_bind_may_be_tried_again_elsewhere(database: session.Database) 
     assert handle_states(database) == {"in_use": 2}
 
 
+@pytest.mark.parametrize(("elsewhere", "heard"), [(False, ["completed"]),
+                                                  (True, ["failed", "completed"])])
+def test_nova_hears_nothing_of_a_failed_bind_once_the_server_tries_again(
+        database: session.Database, elsewhere: bool, heard: list[str]) -> None:
+    builders.store(database, builders.a_report())
+    found = builders.new_arqs(database, 2)
+    [first, *_] = failing = builders.bind_requests(found, provider=builders.new_uuid())
+    start(database, failing)
+
+    start(database, builders.bind_requests(
+        found, builders.new_uuid() if elsewhere else first.instance_uuid))
+
+    events = databases.all_rows(database, models.events)
+    assert [row["status"] for row in events if row["arq_uuid"] == found[0].uuid] == heard
+    assert [row["status"] for row in events if row["arq_uuid"] == found[1].uuid] == heard
+
+
 def test_a_hundred_binds_at_once_share_sixteen_handles(
         server_database: session.Database) -> None:
     builders.store(server_database, builders.a_report())

@@ -148,7 +148,9 @@ class History:
         found = idle if idle and first % 5 else found
         asked = found[first % (len(found) or 1):][:together]
         lease = self.lease(by)
-        instance = builders.new_uuid()
+        instance = self.instance_that_tries_again(asked) if first % 3 else None
+        tries_again = instance is not None
+        instance = instance or builders.new_uuid()
         requests = [messages.BindRequest(
             arq_uuid=str(row["uuid"]), hostname=builders.HOST, instance_uuid=instance,
             device_rp_uuid=builders.rp_uuid(card[0])) for row in asked]
@@ -159,6 +161,10 @@ class History:
             assert any(state in (states.BOUND, states.BIND_STARTED) for state in before.values())
             return
         for arq in before:
+            if tries_again:
+                # of the try that failed Nova hears no more
+                self.owed[arq] -= 1
+                self.told[arq] -= 1
             self.owed[arq] += 1
         self.hear(outcome)
         self.preparing += [Work(lease, tasks) for tasks in outcome.tasks.values()]
@@ -167,6 +173,13 @@ class History:
                                             if request.arq_uuid not in outcome.failed],
                             self.lease(by), None)
         assert again == binds.Outcome()
+
+    def instance_that_tries_again(self, asked: list[dict[str, object]]) -> str | None:
+        """Whose whole set of failed ARQs these are."""
+        of_instance = [row for row in self.rows(models.arqs) if asked
+                       and row["instance_uuid"] == asked[0]["instance_uuid"]]
+        failed = {states.BIND_FAILED} == {row["state"] for row in asked}
+        return str(asked[0]["instance_uuid"]) if failed and of_instance == asked else None
 
     def unbind(self, number: int) -> None:
         arq = self.some_arq(number)
