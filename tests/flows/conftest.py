@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+from collections.abc import Callable
 from collections.abc import Iterator
 
 import pytest
@@ -52,11 +53,48 @@ def playing(folder: pathlib.Path) -> Iterator[nova_moves.Nova]:
             cloud.close()
 
 
+class Shared:
+    """One cloud for many tests, as long as none of them fails."""
+
+    def __init__(self, folder: Callable[[], pathlib.Path]) -> None:
+        self._folder = folder
+        self._open = contextlib.ExitStack()
+        self.nova: nova_moves.Nova | None = None
+
+    def get(self) -> nova_moves.Nova:
+        """A cloud on which nothing is."""
+        if self.nova is None:
+            self._open.close()
+            self.nova = self._open.enter_context(playing(self._folder()))
+        return self.nova
+
+    def close(self) -> None:
+        self._open.close()
+
+
+@pytest.fixture(scope="module")
+def shared_cloud_in_time(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    shared = Shared(lambda: tmp_path_factory.mktemp("played"))
+    yield shared
+    shared.close()
+
+
 @pytest.fixture
-def played(tmp_path: pathlib.Path) -> Iterator[nova_moves.Nova]:
-    """`playing`; what is wrong at its end fails the test."""
-    with playing(tmp_path) as nova:
-        yield nova
-        assert nova_invariants.always(nova) == []
-        nova.cloud.settle()
-        assert nova_invariants.at_rest(nova) == []
+def played(shared_cloud_in_time: Shared) -> Iterator[nova_moves.Nova]:
+    """`playing`, with nothing on it; what is wrong at its end fails the test."""
+    nova = shared_cloud_in_time.get()
+    # given back only by a test that ends well
+    shared_cloud_in_time.nova = None
+    yield nova
+    come_to_rest(nova)
+    shared_cloud_in_time.nova = nova
+
+
+def come_to_rest(nova: nova_moves.Nova) -> None:
+    """Fail unless all is well, now and at rest; then remove everything."""
+    assert nova_invariants.always(nova) == []
+    nova.cloud.settle()
+    assert nova_invariants.at_rest(nova) == []
+    nova.remove_everything()
+    nova.cloud.settle()
+    assert nova_invariants.at_rest(nova) == []
