@@ -1,0 +1,490 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A card is split anew: from the wish by way of Placement and the agent to new providers.
+
+Placement and the conductor are real; the agent is played at its RPC endpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from cyborg_lite import buses
+from cyborg_lite import errors
+from cyborg_lite import messages
+from cyborg_lite import rpc
+from cyborg_lite import states
+from cyborg_lite.conductor import partitioning
+from cyborg_lite.conductor import service
+from cyborg_lite.db import migrate
+from cyborg_lite.db import models
+from cyborg_lite.db import session
+from tests.fixtures import builders
+from tests.fixtures import cloud
+from tests.fixtures import databases
+from tests.fixtures import nova as nova_fixture
+from tests.fixtures import placement as placement_fixture
+from tests.fixtures import played_cloud
+from tests.fixtures import split_cards
+
+DEVICE = split_cards.uuid_of()
+SMALL, LARGE = split_cards.rp_uuid("A100-1-5C"), split_cards.rp_uuid("A100-3-20C")
+PAIR_ID = "9x2"
+
+
+class World:
+    """One host with one card, conductors without threads, and a Placement."""
+
+    def __init__(self, folder: pathlib.Path, placement: placement_fixture.Placement,
+                 nova_url: str) -> None:
+        self.placement = placement
+        self.conf = cloud.configuration(
+            folder, f"sqlite:///{folder}/test.sqlite", placement=placement.url, nova=nova_url,
+            more=f"[placement]\nauth_type = admin_token\nendpoint = {placement.url}\n"
+                 "token = admin\n")
+        self.bus = buses.LocalBus()
+        self.client = rpc.ConductorClient(self.bus, 30)
+        self.passed_s = 1.0
+        self.background = played_cloud.Later()
+        self.conductors = [self.another_conductor()]
+        self.database = self.conductors[0].database
+        self.bus.serve(rpc.CONDUCTOR_TOPIC, "controller", self.conductors[0].endpoint)
+        placement.make_compute_node(builders.HOST)
+        self.card = split_cards.Card()
+        self.agent = split_cards.Agent([self.card])
+        self.stop_agent = self.bus.serve(rpc.AGENT_TOPIC, builders.HOST, self.agent)
+
+    def another_conductor(self) -> service.Conductor:
+        conductor = service.Conductor(self.conf, self.bus, pool=self.background, clock=self.clock)
+        migrate.upgrade(conductor.database.engine)
+        return conductor
+
+    def close(self) -> None:
+        for conductor in self.conductors:
+            conductor.database.dispose()
+
+    def clock(self) -> datetime.datetime:
+        return session.now() + datetime.timedelta(seconds=self.passed_s)
+
+    def report(self) -> None:
+        self.client.report(self.agent.report())
+
+    def sync(self) -> None:
+        self.conductors[0].placement_sync.run_once()
+
+    def apply(self) -> int:
+        """Have due wishes applied; returns how many were taken."""
+        number = partitioning.apply_due(self.conductors[0].binder)
+        self.background.run()
+        return number
+
+    def wish(self, layout: str = PAIR_ID, **more: Any) -> messages.PartitioningPlan:
+        return self.client.set_partitioning(uuid=DEVICE, layout=layout, partitions=None,
+                                            **{"dry_run": False, **more})
+
+    def shown(self) -> messages.Partitioning:
+        return self.client.show_partitioning(uuid=DEVICE, every_layout=False)
+
+    def state(self) -> tuple[str, str | None]:
+        return self.shown().state, self.shown().fault
+
+    def offered(self) -> dict[str, tuple[int, int]]:
+        """Total and reserved in Placement of every provider of the host but the compute node."""
+        tree = self.placement.call("GET", "/resource_providers")["resource_providers"]
+        found = {}
+        for provider in tree:
+            if provider["parent_provider_uuid"] is not None:
+                inventory = self.placement.inventories(provider["uuid"]).get("VGPU")
+                found[provider["uuid"]] = (
+                    inventory["total"], inventory["reserved"]) if inventory else (0, 0)
+        return found
+
+    def bind(self, provider: str) -> messages.Arq:
+        if not self.client.list_device_profiles(names=["vgpu"]):
+            self.client.create_device_profile(messages.DeviceProfile(
+                uuid=builders.new_uuid(), name="vgpu", groups=[{"resources:VGPU": "1"}]))
+        [request] = builders.bind_requests(
+            self.client.create_arqs("vgpu", "project1"), provider=provider)
+        with contextlib.suppress(errors.BindFailed):
+            self.client.bind_arqs([request])
+        return self.client.get_arq(request.arq_uuid, None)
+
+
+@pytest.fixture
+def world(tmp_path: pathlib.Path) -> Iterator[World]:
+    """A host whose card is split into seven, all of it in Placement."""
+    with placement_fixture.serving(tmp_path) as placement, nova_fixture.serving() as nova:
+        made = World(tmp_path, placement, nova.url)
+        made.card.split({"1g.5gb": 7})
+        made.report()
+        made.sync()
+        yield made
+        made.close()
+
+
+# --- the ordinary way -------------------------------------------------------------------------
+
+
+def test_a_card_is_split_anew_and_its_providers_follow(
+        world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "cyborg_lite.conductor")
+    before = world.offered()
+
+    world.wish()
+    asked_at_once = world.apply()
+    world.sync()
+    while_waiting = world.offered()
+    world.apply()
+    world.report()
+    world.sync()
+
+    assert (before, asked_at_once) == ({SMALL: (7, 0)}, 0)
+    assert while_waiting == {SMALL: (7, 7)}
+    assert [[(one.device_address, one.generation, one.held, [
+        (part.profile, part.count, part.vgpu_type) for part in one.partitions])
+        for one in wishes] for wishes in world.agent.asked] == [
+            [(split_cards.ADDRESS, 1, False, [("3g.20gb", 2, "A100-3-20C")])]]
+    assert world.offered() == {LARGE: (2, 0)}
+    assert world.placement.traits(LARGE) == {"OWNER_CYBORG", "CUSTOM_NVIDIA_A100_3_20C"}
+    assert world.state() == ("applied", None)
+    assert world.bind(LARGE).state == states.BOUND
+    assert len([text for text in caplog.messages if f"device={DEVICE}" in text]) == 2
+
+
+def test_at_no_moment_is_capacity_offered_that_does_not_exist(world: World) -> None:
+    """After each request to Placement, what it offers is what the card has by then."""
+    offers: list[dict[str, tuple[int, int]]] = []
+    exist: list[dict[str, int]] = []
+
+    def look(method: str, path: str) -> None:
+        world.placement.before = lambda method, path: None
+        offers.append(world.offered())
+        exist.append({split_cards.rp_uuid(str(one.vgpu_type)): sum(
+            other.vgpu_type == one.vgpu_type for other in world.card.partitions)
+            for one in world.card.partitions})
+        world.placement.before = look
+
+    world.placement.before = look
+    world.wish("9-14-19x2")
+    world.sync()
+    world.apply()
+    look("", "")
+    world.report()
+    world.sync()
+    look("", "")
+    world.placement.before = lambda method, path: None
+
+    too_much = [(offered, there) for offered, there in zip(offers, exist, strict=True)
+                if any(total - reserved > there.get(provider, 0)
+                       for provider, (total, reserved) in offered.items())]
+    assert too_much == []
+    assert len(offers) >= 10
+    assert world.offered() == {LARGE: (1, 0), split_cards.rp_uuid("A100-2-10C"): (1, 0),
+                               SMALL: (2, 0)}
+
+
+def test_a_profile_that_stays_keeps_its_provider(world: World) -> None:
+    world.wish("9-19x4")
+    world.sync()
+    world.apply()
+    world.report()
+    world.sync()
+
+    assert world.offered() == {SMALL: (4, 0), LARGE: (1, 0)}
+    assert world.placement.inventories(SMALL)["VGPU"]["max_unit"] == 4
+
+
+def test_nothing_is_bound_between_the_wish_and_its_report(world: World) -> None:
+    world.wish()
+    refused = [world.bind(SMALL)]
+    world.sync()
+    refused.append(world.bind(SMALL))
+    world.apply()
+    refused.append(world.bind(SMALL))
+    world.report()
+
+    assert [(arq.state, "is being split anew" in str(arq.state_reason)) for arq in refused] == [
+        (states.BIND_FAILED, True)] * 3
+    assert world.bind(LARGE).state == states.BOUND
+
+
+def test_a_card_with_a_server_is_left_alone_until_the_server_is_gone(world: World) -> None:
+    arq = world.bind(SMALL)
+
+    with pytest.raises(errors.InUse, match="1 of its attach handles are held"):
+        world.wish()
+    world.client.delete_arqs_of_instance(str(arq.instance_uuid))
+    world.wish()
+
+    assert world.state()[0] == "applying"
+
+
+def test_a_provider_with_an_allocation_waits_wholly_reserved(world: World) -> None:
+    consumer = world.placement.allocate(SMALL, "VGPU")
+    world.wish()
+    world.sync()
+    world.apply()
+    world.report()
+    world.sync()
+    before = world.offered()
+
+    world.placement.deallocate(consumer)
+    world.passed_s += 120
+    world.sync()
+
+    assert before == {SMALL: (7, 7), LARGE: (2, 0)}
+    assert world.offered() == {LARGE: (2, 0)}
+
+
+def test_a_device_that_is_disabled_may_be_split_and_stays_disabled(world: World) -> None:
+    world.client.set_device_status(uuid=DEVICE, status="maintaining", reason="new layout")
+
+    world.wish()
+    world.sync()
+    world.apply()
+    world.report()
+    world.sync()
+
+    assert world.state() == ("applied", None)
+    assert world.offered() == {LARGE: (2, 2)}
+
+
+def test_a_wish_costs_a_bounded_number_of_statements(world: World) -> None:
+    with databases.counted(world.database) as seen:
+        world.wish()
+    wished = len(seen)
+    world.sync()
+    with databases.counted(world.database) as seen:
+        world.apply()
+    with databases.counted(world.database) as idle:
+        partitioning.apply_due(world.conductors[0].binder)
+
+    assert (wished <= 9, len(seen) <= 9, len(idle)) == (True, True, 1)
+
+
+# --- when something is away -------------------------------------------------------------------
+
+
+def test_without_placement_a_card_waits_as_it_is(world: World) -> None:
+    with world.placement.answering(503):
+        world.wish()
+        world.sync()
+        world.passed_s += 60
+        asked = world.apply()
+        state, fault = world.state()
+
+    assert (asked, world.agent.asked) == (0, [])
+    assert (state, "waits for Placement" in str(fault)) == ("applying", True)
+    world.passed_s += 60
+    world.sync()
+    assert world.apply() == 1
+
+
+def test_a_silent_agent_is_asked_again(world: World) -> None:
+    world.stop_agent()
+    world.wish()
+    world.sync()
+    world.apply()
+    at_once = world.apply()
+    waiting = world.state()
+
+    world.bus.serve(rpc.AGENT_TOPIC, builders.HOST, world.agent)
+    world.passed_s += partitioning.ASK_AGAIN_S
+    world.apply()
+    world.report()
+
+    assert (at_once, waiting) == (0, ("applying", None))
+    assert world.state() == ("applied", None)
+
+
+def test_what_a_conductor_left_that_died_is_done_by_another(world: World) -> None:
+    world.wish()
+    world.sync()
+    partitioning.apply_due(world.conductors[0].binder)
+    world.background.forget()
+    world.conductors.append(world.another_conductor())
+    other = world.conductors[1].binder
+    too_early = partitioning.apply_due(other)
+
+    world.passed_s += other.lease_s + 1
+    taken = partitioning.apply_due(other)
+    world.background.run()
+
+    assert (too_early, taken, len(world.agent.asked)) == (0, 1, 1)
+
+
+def test_an_agent_that_knows_no_partitions_is_a_fault(world: World) -> None:
+    world.stop_agent()
+    world.bus.serve(rpc.AGENT_TOPIC, builders.HOST, split_cards.OldAgent())
+    world.wish()
+    world.sync()
+
+    world.apply()
+
+    state, fault = world.state()
+    assert (state, "too old to split devices; upgrade it" in str(fault)) == ("failed", True)
+
+
+# --- when it goes wrong -----------------------------------------------------------------------
+
+
+def test_a_fault_is_shown_and_the_card_stays_closed_until_somebody_decides(
+        world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.card.breaks = "creating a partition (insufficient resources) failed"
+    world.wish()
+    world.sync()
+
+    world.apply()
+    world.report()
+    world.sync()
+
+    assert world.state() == ("failed", world.card.breaks)
+    assert world.offered() == {SMALL: (7, 7)}
+    assert world.apply() == 0
+    [line] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert DEVICE in line.getMessage()
+    world.wish("19x7")
+    world.sync()
+    assert world.state() == ("applied", None)
+    assert world.offered() == {SMALL: (7, 0)}
+
+
+def test_the_same_wish_is_tried_again_after_it_failed(world: World) -> None:
+    world.card.breaks = "MIG mode waits for a reset"
+    world.wish()
+    world.sync()
+    world.apply()
+
+    world.card.breaks = None
+    world.wish()
+    world.sync()
+    world.apply()
+    world.report()
+
+    assert [wishes[0].generation for wishes in world.agent.asked] == [1, 2]
+    assert world.state() == ("applied", None)
+
+
+def test_an_agent_that_says_done_and_is_not_is_found_out(world: World) -> None:
+    there = list(world.card.partitions)
+    world.wish()
+    world.sync()
+    world.apply()
+    world.card.partitions = there
+
+    world.report()
+    world.sync()
+    world.passed_s += partitioning.LOOK_AFTER_S
+    world.apply()
+
+    state, fault = world.state()
+    assert (state, "reports another layout" in str(fault)) == ("failed", True)
+    assert len(world.agent.asked) == 1
+
+
+def test_what_the_driver_waits_for_is_shown(world: World) -> None:
+    [device] = [card.device() for card in world.agent.cards]
+    assert device.partitioning is not None
+    waiting = messages.ReportedPartitioning(
+        scheme="mig", profiles=device.partitioning.profiles, fault="MIG mode waits for a reset")
+
+    world.client.report(builders.a_report([messages.ReportedDevice(
+        address=device.address, type="GPU", vendor="10de", model="x", driver=device.driver,
+        deployables=[], partitioning=waiting)]))
+
+    assert world.state() == ("applied", "MIG mode waits for a reset")
+
+
+# --- restarts ---------------------------------------------------------------------------------
+
+
+def test_an_agent_that_starts_learns_the_layout_and_what_a_reboot_took_is_made_again(
+        world: World) -> None:
+    world.wish()
+    world.sync()
+    world.apply()
+    world.report()
+    world.sync()
+    world.card.partitions = []
+
+    [wish] = world.client.host_intent(host=builders.HOST).layouts
+    world.agent.apply_layouts([wish])
+    world.report()
+
+    assert (wish.generation, [(one.profile, one.count) for one in wish.partitions]) == (
+        1, [("3g.20gb", 2)])
+    assert world.state() == ("applied", None)
+
+
+def test_an_agent_that_did_not_make_it_again_is_asked_to(world: World) -> None:
+    world.wish()
+    world.sync()
+    world.apply()
+    world.report()
+    world.card.partitions = []
+    world.report()
+    world.sync()
+    after_reboot = world.offered()
+
+    world.apply()
+    world.report()
+    world.sync()
+
+    assert after_reboot == {}
+    assert world.offered() == {LARGE: (2, 0)}
+
+
+def test_a_wish_that_placement_does_not_know_is_no_intent_yet(world: World) -> None:
+    world.wish()
+    before = world.client.host_intent(host=builders.HOST).layouts
+
+    world.sync()
+
+    assert before == []
+    assert len(world.client.host_intent(host=builders.HOST).layouts) == 1
+
+
+def test_what_a_reboot_took_from_a_server_is_made_again_and_the_server_gets_it_back(
+        world: World) -> None:
+    world.wish("19x7")
+    arq = world.bind(SMALL)
+    world.card.partitions = []
+    world.report()
+    world.sync()
+
+    world.apply()
+    world.report()
+
+    [[wish]] = world.agent.asked
+    assert wish.held
+    [handle] = [row for row in databases.all_rows(world.database, models.attach_handles)
+                if row["arq_uuid"] == arq.uuid]
+    assert (handle["state"], handle["uuid"]) == (states.IN_USE, arq.attach_handle_uuid)
+    assert world.state() == ("applied", None)
+
+
+def test_what_somebody_split_by_hand_under_a_server_is_not_taken_away(world: World) -> None:
+    world.wish("19x7")
+    world.bind(SMALL)
+    world.card.split({"3g.20gb": 1, "1g.5gb": 3})
+    world.report()
+    world.sync()
+
+    world.apply()
+
+    assert world.agent.asked == []
+    state, fault = world.state()
+    assert (state, "attach handles of the device are in use" in str(fault)) == ("applying", True)
+    with world.database.writing() as connection:
+        connection.execute(sa.update(models.attach_handles).values(
+            state=states.FREE, arq_uuid=None))
+    world.passed_s += partitioning.ASK_AGAIN_S
+    assert world.apply() == 1
+    assert len(world.agent.asked) == 1
