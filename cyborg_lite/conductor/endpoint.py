@@ -13,6 +13,7 @@ from cyborg_lite.conductor import device_profiles
 from cyborg_lite.conductor import devices
 from cyborg_lite.conductor import instance_operations
 from cyborg_lite.conductor import inventory
+from cyborg_lite.conductor import orphans
 from cyborg_lite.conductor import partitioning
 from cyborg_lite.conductor import services
 from cyborg_lite.db import arqs as arq_rows
@@ -21,8 +22,10 @@ from cyborg_lite.db import device_profiles as profile_rows
 from cyborg_lite.db import devices as device_rows
 from cyborg_lite.db import handles as handle_rows
 from cyborg_lite.db import heartbeats
+from cyborg_lite.db import orphans as orphan_rows
 from cyborg_lite.db import service_list
 from cyborg_lite.db import session
+from cyborg_lite.db import sweeps
 from cyborg_lite.db import usage
 
 
@@ -30,11 +33,13 @@ class Endpoint:
     """Each function is described at its namesake in `rpc.ConductorClient`."""
 
     def __init__(self, database: session.Database, binder: arqs.Binder,
-                 wake_sync: Callable[[], None], watch: services.Watch) -> None:
+                 wake_sync: Callable[[], None], watch: services.Watch,
+                 reconciler: orphans.Reconciler) -> None:
         self._database = database
         self._binder = binder
         self._wake_sync = wake_sync
         self._watch = watch
+        self._reconciler = reconciler
 
     @buses.exposed
     def ping(self) -> None:
@@ -171,6 +176,26 @@ class Endpoint:
         return service
 
     @buses.exposed
+    def list_orphans(self, query: messages.OrphanQuery) -> list[messages.Orphan]:
+        return orphan_rows.list_orphans(self._database, query)
+
+    @buses.exposed
+    def get_orphan(self, id: str) -> messages.Orphan:
+        return orphan_rows.get(self._database, id)
+
+    @buses.exposed
+    def clean_orphan(self, id: str) -> None:
+        self._reconciler.clean(id)
+
+    @buses.exposed
+    def start_sweep(self, host: str | None, dry_run: bool) -> messages.Sweep:
+        return self._reconciler.start(host, dry_run)
+
+    @buses.exposed
+    def last_sweep(self) -> messages.Sweep:
+        return sweeps.last(self._database)
+
+    @buses.exposed
     def list_deployables(self, query: messages.DeployableQuery) -> list[messages.Deployable]:
         return device_rows.list_deployables(self._database, query)
 
@@ -205,11 +230,11 @@ class Endpoint:
     @buses.exposed
     def heartbeat(self, beat: messages.Heartbeat) -> messages.HeartbeatReply:
         return inventory.heartbeat(
-            self._database, beat, self._watch.write_every_s(), self._watch.silent_before())
+            self._database, beat, self._watch.write_every_s(), self._watch.hearing())
 
     @buses.exposed
     def claim_host(self, host: str, agent_id: str | None) -> None:
-        heartbeats.claim(self._database, host, agent_id, self._watch.silent_before())
+        heartbeats.claim(self._database, host, agent_id, self._watch.hearing())
 
     @buses.exposed
     def host_intent(self, host: str) -> messages.HostIntent:
@@ -219,4 +244,4 @@ class Endpoint:
     @buses.exposed
     def report(self, report: messages.HostReport) -> None:
         inventory.report(self._database, report, self._wake_sync, self._watch.write_every_s(),
-                         self._watch.silent_before())
+                         self._watch.hearing())

@@ -18,30 +18,30 @@ LOG = logging.getLogger(__name__)
 
 
 def heartbeat(database: session.Database, beat: messages.Heartbeat, write_every_s: float,
-              silent_before: datetime.datetime | None = None) -> messages.HeartbeatReply:
+              hearing: heartbeats.Hearing | None = None) -> messages.HeartbeatReply:
     """Ask for a report unless the host's digest is known; one SELECT when it is. HostTaken.
 
-    write_every_s: how coarsely the host's last sign of life is written down. silent_before: an
-    agent that was last heard of before may be followed by another machine's.
+    write_every_s: how coarsely the host's last sign of life is written down.
     """
-    return messages.HeartbeatReply(
-        report_wanted=not _is_known(database, beat, write_every_s, silent_before))
+    return messages.HeartbeatReply(report_wanted=not _is_known(
+        database, beat, write_every_s, hearing or heartbeats.Hearing()))
 
 
 def report(database: session.Database, host_report: messages.HostReport,
            wake_sync: Callable[[], None], write_every_s: float,
-           silent_before: datetime.datetime | None = None) -> None:
+           hearing: heartbeats.Hearing | None = None) -> None:
     """Store what the host has, in one transaction; Placement follows by the sync. HostTaken.
 
     A report that is stored already costs what a heartbeat does.
     """
     began = time.monotonic()
+    hearing = hearing or heartbeats.Hearing()
     if _is_known(database, messages.Heartbeat(
             host=host_report.host, digest=host_report.digest,
             resource_provider_name=host_report.resource_provider_name,
-            agent_id=host_report.agent_id), write_every_s, silent_before):
+            agent_id=host_report.agent_id), write_every_s, hearing):
         return
-    changes = inventory.store(database, host_report, inventory_diff.diff, silent_before)
+    changes = inventory.store(database, host_report, inventory_diff.diff, hearing)
     if changes:
         LOG.info(
             "host=%s report stored: devices %d new %d changed %d gone, handles %d new %d gone "
@@ -55,6 +55,6 @@ def report(database: session.Database, host_report: messages.HostReport,
 
 
 def _is_known(database: session.Database, beat: messages.Heartbeat, write_every_s: float,
-              silent_before: datetime.datetime | None) -> bool:
-    seen_before = session.now() - datetime.timedelta(seconds=write_every_s)
-    return heartbeats.is_current(database, beat, seen_before, silent_before)
+              hearing: heartbeats.Hearing) -> bool:
+    seen_before = hearing.moment - datetime.timedelta(seconds=write_every_s)
+    return heartbeats.is_current(database, beat, seen_before, hearing)

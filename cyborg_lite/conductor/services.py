@@ -113,13 +113,16 @@ class Watch:
         """How coarsely a host's signs of life are written down."""
         return self.down_s / 4
 
-    def silent_before(self) -> datetime.datetime:
-        """An agent that was last heard of before this may be followed by another machine's.
+    def hearing(self) -> heartbeats.Hearing:
+        """A sign of life is heard now.
 
-        It may have beaten since without that being written; two more beats have to be missing.
+        An agent may have beaten since that was last written down; two more beats have to be
+        missing before another machine's follows it.
         """
+        moment = self._clock()
         silence_s = self.write_every_s() + 2 * self._report_interval_s
-        return self._clock() - self._seconds(silence_s)
+        return heartbeats.Hearing(moment=moment,
+                                  silent_before=moment - self._seconds(silence_s))
 
 
 def set_status(database: session.Database, service_uuid: str, status: str, reason: str | None,

@@ -6,6 +6,7 @@ What they mean is in `liveness.py`; what a report brings besides is in `inventor
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import uuid
 from typing import Any
@@ -39,48 +40,60 @@ HEARD: tuple[sa.Column[Any], ...] = (N.c.id, N.c.uuid, N.c.agent_id, N.c.last_se
 """What `is_heard` and `refuse_another` look at."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Hearing:
+    """When a sign of life is heard.
+
+    silent_before: an agent that was last heard of before may be followed by another machine's;
+    when it is None, at once.
+    """
+
+    moment: datetime.datetime = dataclasses.field(default_factory=session.now)
+    silent_before: datetime.datetime | None = None
+
+
 @session.retrying
 def is_current(database: session.Database, beat: messages.Heartbeat,
-               seen_before: datetime.datetime,
-               silent_before: datetime.datetime | None = None) -> bool:
+               seen_before: datetime.datetime, hearing: Hearing | None = None) -> bool:
     """Say whether the host's last stored report had this digest. HostTaken.
 
     That the host lives is written down only when it was last written before `seen_before`, so
-    that an unchanged host costs one SELECT. silent_before: an agent that was last heard of before
-    may be followed by another; by default at once.
+    that an unchanged host costs one SELECT.
     """
+    hearing = hearing or Hearing()
     with database.reading() as connection:
         row = connection.execute(
             sa.select(*HEARD, N.c.digest, N.c.resource_provider_name)
             .where(N.c.name == beat.host)).first()
     if row is None:
         return False
-    refuse_another(row, beat.host, beat.agent_id, silent_before)
+    refuse_another(row, beat.host, beat.agent_id, hearing)
     if _is_news(row, beat.agent_id, seen_before):
         with database.writing() as connection:
             # of two agents that both follow a silent one, the first has it
             taken = connection.execute(
                 sa.update(N).where(N.c.id == row.id, _spoken_for_by(row.agent_id))
-                .values(**signs_of_life(beat.host, beat.agent_id))).rowcount
+                .values(**signs_of_life(beat.host, beat.agent_id, hearing))).rowcount
         if not taken:
-            return is_current(database, beat, seen_before, silent_before)
+            return is_current(database, beat, seen_before, hearing)
     return (row.digest, row.resource_provider_name) == (beat.digest, beat.resource_provider_name)
 
 
 @session.retrying
 def claim(database: session.Database, host: str, agent_id: str | None,
-          silent_before: datetime.datetime | None = None) -> None:
+          hearing: Hearing | None = None) -> None:
     """Let an agent speak for a host from now on; a host that is not known is its first reporter's.
 
     HostTaken.
     """
+    hearing = hearing or Hearing()
     with database.writing() as connection:
         row = connection.execute(
             sa.select(*HEARD).where(N.c.name == host).with_for_update()).first()
         if row is not None:
-            refuse_another(row, host, agent_id, silent_before)
+            refuse_another(row, host, agent_id, hearing)
             connection.execute(sa.update(N).where(N.c.id == row.id)
-                               .values(**signs_of_life(host, agent_id)))
+                               .values(**signs_of_life(host, agent_id, hearing)))
 
 
 def _is_news(row: sa.Row[Any], agent_id: str | None, seen_before: datetime.datetime) -> bool:
@@ -92,20 +105,21 @@ def _spoken_for_by(agent_id: str | None) -> sa.ColumnElement[bool]:
     return N.c.agent_id.is_(None) if agent_id is None else N.c.agent_id == agent_id
 
 
-def signs_of_life(host: str, agent_id: str | None) -> dict[str, Any]:
+def signs_of_life(host: str, agent_id: str | None, hearing: Hearing) -> dict[str, Any]:
     """What a heartbeat or a report changes in a host's row, besides what it tells."""
-    values = {"uuid": service_uuid(host), "last_seen": session.now(), "gone_at": None}
+    values = {"uuid": service_uuid(host), "last_seen": hearing.moment, "gone_at": None}
     return values if agent_id is None else {**values, "agent_id": agent_id}
 
 
 def refuse_another(row: sa.Row[Any], host: str, agent_id: str | None,
-                   silent_before: datetime.datetime | None) -> None:
+                   hearing: Hearing) -> None:
     """Raise HostTaken when another agent speaks for the host and was heard of lately.
 
     An agent of an earlier release does not say who it is, and is believed.
     """
     if (agent_id is None or row.agent_id in (None, agent_id)
-            or row.last_seen is None or silent_before is None or row.last_seen < silent_before):
+            or row.last_seen is None or hearing.silent_before is None
+            or row.last_seen < hearing.silent_before):
         return
     raise errors.HostTaken(
         f"The agent of another machine speaks for host {host}; it was heard of at "

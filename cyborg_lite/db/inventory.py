@@ -102,18 +102,16 @@ class HandleTaken(Exception):
 @session.retrying
 def store(database: session.Database, report: messages.HostReport,
           diff: Callable[[KnownHost, messages.HostReport], Changes],
-          silent_before: datetime.datetime | None = None) -> Changes:
-    """Compare a report with the rows and write the difference, in one transaction. HostTaken.
-
-    silent_before: an agent that was last heard of before may be followed by another.
-    """
+          hearing: heartbeats.Hearing | None = None) -> Changes:
+    """Compare a report with the rows and write the difference, in one transaction. HostTaken."""
+    hearing = hearing or heartbeats.Hearing()
     for _ in range(20):
         try:
             with database.writing() as connection:
-                host_id = _locked_host(connection, report, silent_before)
+                host_id = _locked_host(connection, report, hearing)
                 changes = diff(_known(connection, report.host), report)
                 _apply(connection, report.host, changes)
-                _settle_host(connection, host_id, report, changed=bool(changes))
+                _settle_host(connection, host_id, report, hearing, changed=bool(changes))
                 return changes
         except HandleTaken:
             continue
@@ -121,12 +119,12 @@ def store(database: session.Database, report: messages.HostReport,
 
 
 def _locked_host(connection: sa.Connection, report: messages.HostReport,
-                 silent_before: datetime.datetime | None) -> int | None:
+                 hearing: heartbeats.Hearing) -> int | None:
     row = connection.execute(sa.select(*heartbeats.HEARD).where(N.c.name == report.host)
                              .with_for_update()).first()
     if row is None:
         return None
-    heartbeats.refuse_another(row, report.host, report.agent_id, silent_before)
+    heartbeats.refuse_another(row, report.host, report.agent_id, hearing)
     return int(row.id)
 
 
@@ -223,11 +221,11 @@ def _without_parent(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "parent"}
 
 
-def _settle_host(connection: sa.Connection, host_id: int | None, report: messages.HostReport, *,
-                 changed: bool) -> None:
+def _settle_host(connection: sa.Connection, host_id: int | None, report: messages.HostReport,
+                 hearing: heartbeats.Hearing, *, changed: bool) -> None:
     moment = session.now()
     values = {
-        **heartbeats.signs_of_life(report.host, report.agent_id), "digest": report.digest,
+        **heartbeats.signs_of_life(report.host, report.agent_id, hearing), "digest": report.digest,
         "resource_provider_name": report.resource_provider_name,
         "agent_version": report.version, "drivers": session.to_json(report.drivers)}
     if host_id is None:

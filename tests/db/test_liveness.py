@@ -297,19 +297,24 @@ def test_a_short_silence_of_conductors_makes_no_host_down(
 # --- who speaks for a host --------------------------------------------------------------------
 
 
+def heard(silent_before: datetime.datetime) -> heartbeats.Hearing:
+    return heartbeats.Hearing(silent_before=silent_before)
+
+
 def is_taken(database: session.Database, agent_id: str | None,
-             silent_before: datetime.datetime | None, host: str = builders.HOST) -> bool:
+             silent_before: datetime.datetime, host: str = builders.HOST) -> bool:
     """Whether each way to speak for the host is refused to an agent; none does it in part."""
     told = messages.Heartbeat(host=host, resource_provider_name=host, digest="x",
                               agent_id=agent_id)
     before = databases.all_rows(database, models.hosts)
+    hearing = heard(silent_before)
     refusals = []
     for speak in (
-            lambda: heartbeats.claim(database, host, agent_id, silent_before),
-            lambda: conductor_inventory.heartbeat(database, told, 15, silent_before),
+            lambda: heartbeats.claim(database, host, agent_id, hearing),
+            lambda: conductor_inventory.heartbeat(database, told, 15, hearing),
             lambda: inventory.store(database, messages.HostReport(
                 host=host, resource_provider_name=host, digest="new", devices=[],
-                agent_id=agent_id), inventory_diff.diff, silent_before)):
+                agent_id=agent_id), inventory_diff.diff, hearing)):
         try:
             speak()
         except errors.HostTaken as error:
@@ -355,10 +360,10 @@ def test_an_agent_of_an_earlier_release_is_believed_and_one_that_follows_it_too(
 
 
 def test_a_host_that_is_new_is_of_who_reports_it_first(database: session.Database) -> None:
-    heartbeats.claim(database, builders.HOST, "machine2", later(-35))
+    heartbeats.claim(database, builders.HOST, "machine2", heard(later(-35)))
     inventory.store(database, messages.HostReport(
         host=builders.HOST, resource_provider_name="rp", digest="1", devices=[],
-        agent_id="machine1"), inventory_diff.diff, later(-35))
+        agent_id="machine1"), inventory_diff.diff, heard(later(-35)))
 
     assert spoken_for(database) == "machine1"
     assert is_taken(database, "machine2", later(-35))
@@ -372,7 +377,7 @@ def test_of_two_that_follow_a_silent_agent_one_is_refused(
         try:
             heartbeats.is_current(server_database, messages.Heartbeat(
                 host=builders.HOST, resource_provider_name="rp", digest="x",
-                agent_id=agent_id), later(-15), later(-35, session.now()))
+                agent_id=agent_id), later(-15), heard(later(-35, session.now())))
         except errors.HostTaken:
             return False
         return True
@@ -390,7 +395,7 @@ def test_an_unchanged_heartbeat_with_an_identity_is_one_select(database: session
                               agent_id="machine1")
 
     with databases.counted(database) as seen:
-        reply = conductor_inventory.heartbeat(database, told, 15, later(-35))
+        reply = conductor_inventory.heartbeat(database, told, 15, heard(later(-35)))
 
     assert not reply.report_wanted
     assert len(seen) == 1
