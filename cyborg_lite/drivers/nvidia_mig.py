@@ -121,10 +121,9 @@ class NvidiaMigDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles,
 
     def _judged(self, function: sysfs.PciFunction,
                 card: nvidia_mig_cards.Card | str) -> nvidia_mig_cards.Card:
-        if self.environment.devices.is_never_offered(function):
-            raise handle_slots.NotOffered(device_config.NEVER)
-        if function.address in self.environment.claimed:
-            raise handle_slots.NotOffered("another driver offers it")
+        reason = self._refusal(function)
+        if reason is not None:
+            raise handle_slots.NotOffered(reason)
         if isinstance(card, str):
             raise handle_slots.NotOffered(card)
         return card
@@ -220,6 +219,7 @@ class NvidiaMigDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles,
         """Split the card as wished; which vGPU types its partitions are for is kept in a file."""
         address = wish.device_address
         with self._splitting:
+            self._look_at_owner(address)
             card = self._card(address)
             wanted, choices = _resolved(card, wish.partitions)
             self._look_for_users(card, choices)
@@ -227,6 +227,19 @@ class NvidiaMigDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles,
                 self.environment.host, lambda: self._card(address),
                 lambda: self._live(address)).apply(wanted, held=wish.held)
             self._choices.note(address, choices)
+
+    def _look_at_owner(self, address: str) -> None:
+        """Raise Fault for a card that is not this driver's: a guest's, another driver's, none."""
+        function = self.environment.sysfs.fresh().pci_function(address)
+        if function is None or function.is_virtual or not nvidia_cards.is_gpu(function):
+            raise nvidia_mig_work.Fault(f"there is no NVIDIA GPU at {address}")
+        if not nvml.is_held(function):
+            raise nvidia_mig_work.Fault(
+                f"GPU {address} is on {function.driver or 'no driver'} and not on nvidia, so that "
+                "it can't be split")
+        reason = self._refusal(function)
+        if reason is not None:
+            raise nvidia_mig_work.Fault(f"GPU {address} is not this driver's: {reason}")
 
     def _card(self, address: str) -> nvidia_mig_cards.Card:
         try:
