@@ -19,6 +19,8 @@ import webob
 
 from cyborg_lite.api import faults
 from tests.fixtures import builders
+from tests.fixtures import cloud as clouds
+from tests.fixtures import split_cards
 
 SAMPLES = pathlib.Path(__file__).resolve().parents[2] / "api-ref" / "source" / "samples"
 WRITE = bool(os.environ.get("CYBORG_LITE_WRITE_SAMPLES"))
@@ -75,7 +77,7 @@ class Walk:
             match[0], str(uuid.uuid5(uuid.NAMESPACE_URL, f"sample {number}")))
 
 
-def walk(application: faults.Application) -> dict[str, str]:
+def walk(application: faults.Application, cloud: clouds.Cloud) -> dict[str, str]:
     """Live through what the reference shows; returns the samples by file name."""
     steps = Walk(application)
     send = steps.send
@@ -120,7 +122,21 @@ def walk(application: faults.Application) -> dict[str, str]:
     send("arq-unbind", "PATCH", path, {arq: [
         {"path": "/hostname", "op": "remove"}, {"path": "/device_rp_uuid", "op": "remove"},
         {"path": "/instance_uuid", "op": "remove"}]}, status=202)
+    _split(send, cloud)
     return steps.samples
+
+
+def _split(send: Callable[..., Any], cloud: clouds.Cloud) -> None:
+    """Split a card of a host that comes only now, so that nothing before shows it."""
+    card = split_cards.Card(card="A30-24GB", scheme="mig")
+    card.split({"2g.12gb": 1, "1g.6gb": 1})
+    cloud.client.report(split_cards.Agent([card], "node2").report())
+    path = f"/v2/devices/{split_cards.uuid_of(host='node2')}/partitioning"
+    send("device-partitioning-set", "PUT", path, {"partitions": [
+        {"profile": "2g.12gb", "count": 1}, {"profile": "1g.6gb", "count": 2}]}, status=202)
+    card.split({"2g.12gb": 1, "1g.6gb": 2})
+    cloud.client.report(split_cards.Agent([card], "node2").report())
+    send("device-partitioning-show", "GET", path)
 
 
 def _migrate(send: Callable[..., Any], path: str) -> None:
@@ -141,9 +157,9 @@ def _migrate(send: Callable[..., Any], path: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def fresh(shared_application: faults.Application) -> dict[str, str]:
+def fresh(shared_application: faults.Application, shared_cloud: clouds.Cloud) -> dict[str, str]:
     """The samples as the application makes them now, by file name."""
-    samples = walk(shared_application)
+    samples = walk(shared_application, shared_cloud)
     if WRITE:
         SAMPLES.mkdir(parents=True, exist_ok=True)
         for stale in SAMPLES.glob("*.json"):
