@@ -89,9 +89,25 @@ CONDUCTOR_OPTIONS = (
 )
 
 RECONCILE_OPTIONS = (
+    cfg.BoolOpt("enabled", mutable=True, default=True,
+                help="Look for orphans by the clock: what dead hosts and forgotten servers left. "
+                     "POST /v2/orphans/sweep works without it."),
+    cfg.IntOpt("interval", mutable=True, default=600, min=5,
+               help="Seconds between two sweeps of all hosts."),
+    cfg.IntOpt("grace_period", mutable=True, default=600, min=0,
+               help="Seconds for which something has to look like an orphan, in two sweeps at "
+                    "least, before it is cleaned. Keep it above the time that Nova needs for a "
+                    "build or a move."),
     cfg.IntOpt("host_gone_after", mutable=True, default=3600, min=60,
-               help="Seconds without a heartbeat after which a host is gone: what it leaves is "
-                    "then looked at as orphaned."),
+               help="Seconds without a heartbeat after which a host is gone for good: its resource "
+                    "providers and its rows are deleted, unless something is bound there."),
+    cfg.BoolOpt("dry_run", mutable=True, default=False,
+                help="Show orphans (GET /v2/orphans) and clean none."),
+    cfg.BoolOpt("heal_allocations", mutable=True, default=False,
+                help="Delete allocations of our resource providers whose consumer is neither an "
+                     "instance nor a migration that Nova knows. Otherwise they are shown only."),
+    cfg.IntOpt("batch_size", mutable=True, default=100, min=1, max=5000,
+               help="ARQs that are looked at together: hosts are taken until they have so many."),
 )
 
 AGENT_OPTIONS = (

@@ -155,7 +155,8 @@ TABLE: tuple[Row, ...] = (
                         "status", "disabled_reason"),
             "orphan": ("id", "kind", "object", "host", "reason", "evidence", "first_seen",
                        "last_seen", "action", "state"),
-            "sweep": ("id", "state", "dry_run", "host", "started_at", "finished_at", "counts"),
+            "sweep": ("id", "state", "dry_run", "host", "started_at", "finished_at", "counts",
+                      "fault"),
         }),
 )
 

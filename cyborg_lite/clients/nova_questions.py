@@ -8,7 +8,6 @@ An answer that may be less than the whole truth raises keystone.Away; what it me
 from __future__ import annotations
 
 import dataclasses
-import os.path
 import re
 import urllib.parse
 from collections.abc import Collection
@@ -173,7 +172,10 @@ def node_filters(hosts: Collection[str]) -> Iterator[str]:
 
 
 def _choice(names: list[str]) -> str:
-    common = os.path.commonprefix(names)
+    # what the first and the last of the sorted names have in common, all have
+    both = list(zip(names[0], names[-1], strict=False))
+    same = next((index for index, (one, other) in enumerate(both) if one != other), len(both))
+    common = names[0][:same]
     parts = "".join(f"({_literal(name[len(common):])})?" for name in names if name != common)
     return f"^{_literal(common)}{parts}([.].*)?$"
 

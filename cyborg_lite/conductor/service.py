@@ -22,11 +22,13 @@ from cyborg_lite import config
 from cyborg_lite import errors
 from cyborg_lite import rpc
 from cyborg_lite.clients import nova
+from cyborg_lite.clients import nova_questions
 from cyborg_lite.clients import placement
 from cyborg_lite.conductor import arqs
 from cyborg_lite.conductor import endpoint
 from cyborg_lite.conductor import figures
 from cyborg_lite.conductor import nova_events
+from cyborg_lite.conductor import orphans
 from cyborg_lite.conductor import partitioning
 from cyborg_lite.conductor import placement_sync
 from cyborg_lite.conductor import services
@@ -123,11 +125,16 @@ class Conductor:
             wake_cleaning=self._cleaning_timer.wake, wake_sync=self._sync_timer.wake,
             conductor_id=self.conductor_id, horizon=self.watch.horizon,
             lease_s=options.agent_rpc_timeout + LEASE_MARGIN_S, clock=clock)
+        self._sweep_timer = Timer("orphans", LOOK_FOR_LEFTOVERS_EVERY_S, self._sweep)
+        self.reconciler = orphans.Reconciler(
+            binder=self.binder, nova=nova_questions.from_conf(conf),
+            client=placement.from_conf(conf), settings=conf.reconcile, conductor=options,
+            wake=self._sweep_timer.wake)
         self.endpoint = endpoint.Endpoint(
-            self.database, self.binder, self._sync_timer.wake, self.watch)
+            self.database, self.binder, self._sync_timer.wake, self.watch, self.reconciler)
         self._timers = (
             Timer("signs of life", self.watch.beat_every_s, self.watch.beat),
-            self._sync_timer, self._cleaning_timer,
+            self._sync_timer, self._cleaning_timer, self._sweep_timer,
             Timer("nova events", LOOK_FOR_DUE_EVERY_S, self.nova_events.run_once),
             Timer("partitioning", LOOK_FOR_DUE_EVERY_S,
                   lambda: partitioning.apply_due(self.binder)),
@@ -145,6 +152,9 @@ class Conductor:
         """Have a call come back over the bus, as a heartbeat of an agent comes."""
         timeout_s = min(PING_TIMEOUT_S, self.watch.beat_every_s)
         self._bus.call(rpc.CONDUCTOR_TOPIC, self._host, "ping", auth.current_call(), {}, timeout_s)
+
+    def _sweep(self) -> None:
+        self.reconciler.run_once()
 
     def _clean(self) -> None:
         takeover.clean_handles(self.binder)
@@ -167,6 +177,7 @@ class Conductor:
         if self._stop_serving is not None:
             self._stop_serving()
         self.placement_sync.stop()
+        self.reconciler.stop()
         for timer in self._timers:
             timer.stop()
         for pool in (self._pool, self._cleaning_pool):

@@ -67,7 +67,10 @@ class OrphanQuery:
 
 @message
 class Sweep:
-    """One search for orphans. state: running, done or failed. counts: by what was done."""
+    """One search for orphans. state: running, done or failed. counts: by what was done.
+
+    fault: why it failed.
+    """
 
     id: str
     state: str
@@ -76,3 +79,4 @@ class Sweep:
     started_at: str | None = None
     finished_at: str | None = None
     counts: dict[str, int] = field(default_factory=dict)
+    fault: str | None = None

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds what may be an orphan: our rows, and what Nova and Placement say of them. Only reads.
+
+Raises keystone.Away when one of them gives no answer that can be relied on: then nothing is judged.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import datetime
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Any
+from typing import ParamSpec
+from typing import TypeVar
+
+from cyborg_lite import errors
+from cyborg_lite.clients import keystone
+from cyborg_lite.clients import nova_questions
+from cyborg_lite.clients import placement
+from cyborg_lite.conductor import orphan_judgement as judgement
+from cyborg_lite.db import liveness
+from cyborg_lite.db import orphan_candidates as candidates
+from cyborg_lite.db import session
+
+MOST_NEVER_BOUND = 1000
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Asker:
+    """What finding needs of its surroundings. keep: called between questions, keeps the lease."""
+
+    database: session.Database
+    nova: nova_questions.Questions
+    placement: placement.Placement
+    horizon: liveness.Horizon
+    keep: Callable[[], None]
+
+    def ask(self, function: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
+        """Ask Placement; what is no answer of it is Away."""
+        self.keep()
+        try:
+            return function(*arguments, **named)
+        except keystone.Away:
+            raise
+        except (errors.Error, LookupError, TypeError) as error:
+            raise keystone.Away(f"Placement's answer makes no sense: {error}") from error
+
+
+# --- host by host -----------------------------------------------------------------------------
+
+
+def find_of_hosts(asker: Asker, hosts: Collection[str]) -> tuple[list[judgement.Finding], int]:
+    """Return what is found on these hosts, and the number of ARQs that were looked at."""
+    arqs = candidates.arqs_on(asker.database, hosts)
+    servers: dict[str, nova_questions.Server] = {}
+    if arqs:
+        names = {name for arq in arqs for name in (arq.hostname, arq.resource_provider_name)
+                 if name}
+        asker.keep()
+        servers = asker.nova.servers_on(names)
+    services = _Services(asker)
+    facts = _arq_facts(asker, services, arqs, servers)
+    findings = judgement.judge_arqs(facts)
+    findings += judgement.judge_handles(candidates.loose_handles(asker.database, hosts))
+    silent = candidates.silent_hosts(asker.database, hosts, asker.horizon)
+    findings += judgement.judge_hosts(
+        [_host_facts(asker, services, host) for host in silent], findings)
+    return findings, len(arqs)
+
+
+class _Services:
+    """Nova's compute services, asked for once, when somebody needs them."""
+
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+        self._found: nova_questions.ComputeServices | None = None
+
+    def found(self) -> nova_questions.ComputeServices:
+        if self._found is None:
+            self._asker.keep()
+            self._found = self._asker.nova.compute_services()
+        return self._found
+
+
+def _arq_facts(asker: Asker, services: _Services, arqs: Collection[candidates.BoundArq],
+               servers: dict[str, nova_questions.Server]) -> judgement.ArqFacts:
+    """Ask for each instance that is not where its ARQs are, and for its migrations."""
+    gone = _ask_for(asker, services, {arq.instance_uuid for arq in arqs}, servers)
+    moved = {arq.instance_uuid for arq in arqs if arq.instance_uuid in servers and (
+        arq.migration_uuid or not judgement.is_home(
+            servers[arq.instance_uuid], arq.hostname, arq.resource_provider_name))}
+    return judgement.ArqFacts(
+        arqs=list(arqs), servers=servers, gone=gone,
+        **_migration_facts(asker, moved, {arq.migration_uuid for arq in arqs
+                                          if arq.migration_uuid and arq.instance_uuid in moved}))
+
+
+def _ask_for(asker: Asker, services: _Services, instances: Collection[str],
+             servers: dict[str, nova_questions.Server]) -> set[str]:
+    """Ask for the instances that are not among the servers; returns those that don't exist.
+
+    While a cell of Nova is down none is believed to be gone, nor of a Nova that has no compute
+    service: it is not the one that our hosts are in.
+    """
+    gone = set()
+    for instance in sorted(set(instances) - set(servers)):
+        asker.keep()
+        server = asker.nova.find_server(instance)
+        if server is None:
+            gone.add(instance)
+        else:
+            servers[instance] = server
+    if not gone:
+        return gone
+    found = services.found()
+    return gone if found.complete and found.hosts else set()
+
+
+def _migration_facts(asker: Asker, instances: Collection[str],
+                     migrations: Collection[str]) -> dict[str, Any]:
+    statuses: dict[str, Mapping[str, str]] = {}
+    for instance in sorted(instances):
+        asker.keep()
+        statuses[instance] = asker.nova.migrations_of(instance)
+    consumers = {one for one in sorted(migrations)
+                 if asker.ask(asker.placement.has_allocations, one)}
+    return {"open_migrations": candidates.migrations_of(asker.database, instances),
+            "active_hosts": candidates.active_hosts(asker.database, instances),
+            "migrations": statuses, "consumers": consumers}
+
+
+def _host_facts(asker: Asker, services: _Services,
+                host: candidates.SilentHost) -> judgement.HostFacts:
+    found = services.found()
+    # a Nova without any compute service is not the one that knows our hosts
+    is_known = None
+    if found.complete and found.hosts:
+        is_known = any(judgement.same_host(name, other) for name in found.hosts
+                       for other in (host.name, host.resource_provider_name))
+    has_provider = any(
+        asker.ask(asker.placement.list_tree, uuid) for uuid in host.rp_uuids[:1]) or any(
+        asker.ask(asker.placement.find_provider, name)
+        for name in (host.resource_provider_name, host.name))
+    return judgement.HostFacts(host=host, is_known=is_known, has_provider=has_provider)
+
+
+# --- everywhere at once -----------------------------------------------------------------------
+
+
+def find_of_no_host(asker: Asker, host: str | None, *, never_bound_before: datetime.datetime,
+                    ttl_s: float, heals: bool) -> tuple[list[judgement.Finding], int]:
+    """Return what is found in Placement, and among what has no host; of one host, if named.
+
+    For Placement it is one request, and one for each number of free handles of each class; more
+    where something is wrong.
+    """
+    findings: list[judgement.Finding] = []
+    offered = candidates.offered(asker.database, asker.horizon)
+    providers = {provider.uuid: provider for provider in _providers(asker)}
+    findings += judgement.judge_providers(_strangers(asker, host, offered, providers))
+    here = [one for one in offered if host in (None, one.hostname)]
+    findings += judgement.judge_deployables([
+        one for one in here if one.is_synced and one.host_state == liveness.UP
+        and one.rp_uuid not in providers
+        and not asker.ask(asker.placement.list_tree, one.rp_uuid)])
+    services = _Services(asker)
+    leaks = _leaks(asker, services, [one for one in here if one.rp_uuid in providers])
+    findings += judgement.judge_allocations(leaks, heals=heals)
+    if host is None:
+        findings += judgement.judge_never_bound(
+            candidates.never_bound(asker.database, never_bound_before, MOST_NEVER_BOUND), ttl_s)
+        findings += _empty_migrations(asker, services)
+    return findings, len(here)
+
+
+def _providers(asker: Asker) -> list[placement.Provider]:
+    return asker.ask(asker.placement.list_with_trait, placement.OWNER_TRAIT)
+
+
+def _strangers(asker: Asker, host: str | None, offered: Iterable[candidates.Offered],
+               providers: Mapping[str, placement.Provider]) -> list[judgement.ProviderFacts]:
+    known = {one.rp_uuid for one in offered}
+    strangers = [provider for uuid, provider in sorted(providers.items())
+                 if uuid not in known and provider.uuid != provider.root_uuid]
+    if not strangers:
+        return []
+    roots = {}
+    for uuid in sorted({provider.root_uuid for provider in strangers}):
+        roots[uuid] = asker.ask(asker.placement.get_provider, uuid).name
+    names = {name.lower() for name in roots.values()}
+    hosts = {**candidates.dropped_hosts(asker.database, names),
+             **candidates.known_hosts(asker.database)}
+    found = []
+    for provider in strangers:
+        root_name = roots[provider.root_uuid]
+        whose = _host_of(root_name, hosts)
+        if host in (None, whose):
+            consumers = asker.ask(asker.placement.consumers_of, provider.uuid)
+            found.append(judgement.ProviderFacts(
+                uuid=provider.uuid, name=provider.name, root_name=root_name, host=whose,
+                consumers=consumers))
+    return found
+
+
+def _host_of(root_name: str, hosts: Mapping[str, str]) -> str | None:
+    if root_name.lower() in hosts:
+        return hosts[root_name.lower()]
+    return next((host for name, host in sorted(hosts.items())
+                 if judgement.same_host(name, root_name)), None)
+
+
+def _leaks(asker: Asker, services: _Services,
+           offered: Iterable[candidates.Offered]) -> list[judgement.AllocationFacts]:
+    """Find consumers that nobody knows, where Placement has less room than we have handles."""
+    groups: dict[tuple[str, int], list[candidates.Offered]] = collections.defaultdict(list)
+    for one in offered:
+        if one.resource_class and one.free and one.is_synced:
+            groups[one.resource_class, one.free].append(one)
+    rooms: dict[str, tuple[str, list[str]]] = {}
+    for (resource_class, free), members in sorted(groups.items()):
+        room = asker.ask(asker.placement.list_with_room, placement.OWNER_TRAIT, resource_class,
+                         free)
+        for one in members:
+            if one.rp_uuid in room:
+                continue
+            consumers = asker.ask(asker.placement.consumers_of, one.rp_uuid)
+            for consumer in consumers:
+                rooms.setdefault(consumer, (one.hostname, []))[1].append(one.rp_uuid)
+    known = candidates.known_consumers(asker.database, rooms)
+    servers: dict[str, nova_questions.Server] = {}
+    gone = _ask_for(asker, services, set(rooms) - known, servers)
+    on_host: dict[str, Mapping[str, str]] = {}
+    found = []
+    for consumer in sorted(gone):
+        host, rp_uuids = rooms[consumer]
+        if host not in on_host:
+            asker.keep()
+            on_host[host] = asker.nova.migrations_on(host)
+        if consumer not in on_host[host]:
+            found.append(judgement.AllocationFacts(
+                consumer=consumer, host=host, rp_uuids=tuple(sorted(rp_uuids))))
+    return found
+
+
+def _empty_migrations(asker: Asker, services: _Services) -> list[judgement.Finding]:
+    migrations = candidates.empty_migrations(asker.database)
+    if not migrations:
+        return []
+    instances = {one.instance_uuid for one in migrations}
+    servers: dict[str, nova_questions.Server] = {}
+    gone = _ask_for(asker, services, instances, servers)
+    facts = judgement.ArqFacts(
+        arqs=[], servers=servers, gone=gone,
+        **_migration_facts(asker, set(servers), {one.migration_uuid for one in migrations}))
+    return judgement.judge_empty_migrations(migrations, facts)

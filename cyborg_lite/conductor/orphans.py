@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sweeps: find, judge, act, in batches of hosts that one conductor has at a time.
+
+What is found is in `orphan_facts.py`, what it means in `orphan_judgement.py`, what is done about it
+in `orphan_cleaning.py`. Timer, API and manage command all come here.
+"""
+
+from __future__ import annotations
+
+import collections
+import datetime
+import logging
+import threading
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Protocol
+
+from oslo_context import context as oslo_context
+
+from cyborg_lite import auth
+from cyborg_lite import errors
+from cyborg_lite import messages
+from cyborg_lite.clients import nova_questions
+from cyborg_lite.clients import placement
+from cyborg_lite.conductor import arqs
+from cyborg_lite.conductor import orphan_cleaning
+from cyborg_lite.conductor import orphan_facts
+from cyborg_lite.conductor import orphan_judgement as judgement
+from cyborg_lite.db import leases
+from cyborg_lite.db import orphans
+from cyborg_lite.db import sweeps
+
+LOG = logging.getLogger(__name__)
+
+LEASE_S = 120
+"""Longer than any one question may take; renewed between them."""
+
+PAUSE_S = 60
+"""After a sweep that failed, until something is looked at again."""
+
+TIMER = "the timer"
+
+Told = Callable[[Sequence[judgement.Verdict]], None]
+
+
+class Settings(Protocol):
+    """The options of `[reconcile]`."""
+
+    enabled: bool
+    interval: int
+    grace_period: int
+    dry_run: bool
+    heal_allocations: bool
+    batch_size: int
+
+
+class ConductorSettings(Protocol):
+    """The options of `[conductor]` that are used."""
+
+    unbound_arq_ttl: int
+
+
+class LeaseLost(errors.Error):
+    """Another conductor has the hosts."""
+
+    title = "Another conductor took the sweep over"
+
+
+class Reconciler:
+    """The worker of one conductor process. `run_once` may be called from one thread at a time.
+
+    wake: has `run_once` called soon.
+    """
+
+    def __init__(self, *, binder: arqs.Binder, nova: nova_questions.Questions,
+                 client: placement.Placement, settings: Settings, conductor: ConductorSettings,
+                 wake: Callable[[], None] = lambda: None) -> None:
+        self._binder = binder
+        self._database = binder.database
+        self._nova = nova
+        self._placement = client
+        self._settings = settings
+        self._conductor = conductor
+        self._clock = binder.clock
+        self._wake = wake
+        self._stopping = threading.Event()
+        self._said: str | None = None
+
+    def stop(self) -> None:
+        """Let `run_once` return after the batch in hand."""
+        self._stopping.set()
+
+    # --- beginning ---------------------------------------------------------------------------
+
+    def start(self, host: str | None, dry_run: bool, asked_by: str | None = None,
+              ) -> messages.Sweep:
+        """Begin a sweep; whichever conductor comes first works on it. NotFound for the host."""
+        sweep = sweeps.start(
+            self._database, mode=sweeps.DRY_RUN if dry_run else self._mode(), host=host,
+            asked_by=asked_by or _caller(), moment=self._clock())
+        self._wake()
+        return sweep
+
+    def clean(self, orphan_uuid: str, asked_by: str | None = None) -> None:
+        """Have one confirmed orphan cleaned, if it still is one; NotFound, StateConflict."""
+        orphan = orphans.get(self._database, orphan_uuid)
+        if orphan.state != orphans.CONFIRMED:
+            raise errors.StateConflict(
+                f"Orphan {orphan_uuid} is {orphan.state}; only one that is confirmed can be "
+                f"cleaned. {orphan.reason}")
+        host = orphan.host if orphan.kind in judgement.OF_HOSTS else None
+        sweeps.start(self._database, mode=sweeps.CLEAN, host=host, only=orphan_uuid,
+                     asked_by=asked_by or _caller(), moment=self._clock())
+        self._wake()
+
+    def _mode(self) -> str:
+        return sweeps.RECORD if self._settings.dry_run else sweeps.CLEAN
+
+    def _start_due(self) -> None:
+        """Begin a sweep when it is time, or when something seen once has to be looked at again."""
+        if not self._settings.enabled:
+            return
+        moment = self._clock()
+        last = sweeps.last_of_all_hosts(self._database)
+        if last is None or moment - last >= datetime.timedelta(seconds=self._settings.interval):
+            sweeps.start(self._database, mode=self._mode(), asked_by=TIMER, moment=moment)
+            return
+        if sweeps.failed_since(self._database, moment - datetime.timedelta(seconds=PAUSE_S)):
+            return
+        seen = orphans.due_hosts(
+            self._database, moment - datetime.timedelta(seconds=self._settings.grace_period))
+        if seen:
+            sweeps.start(self._database, mode=self._mode(), asked_by=TIMER, moment=moment,
+                         hosts={host for host in seen if host})
+
+    # --- working -----------------------------------------------------------------------------
+
+    def run_once(self) -> int:
+        """Begin what is due, and work until nothing is left; returns the number of batches."""
+        self._start_due()
+        done = 0
+        while not self._stopping.is_set() and self.work_once():
+            done += 1
+        return done
+
+    def work_once(self, told: Told = lambda verdicts: None) -> bool:
+        """Do one batch of the oldest sweep; False when there is none. told: gets what is found."""
+        work = sweeps.take(self._database, self._owner(), self._clock(),
+                           self._settings.batch_size)
+        if work is None:
+            return False
+        fault: str | None = None
+        try:
+            self._do(work, told)
+        except LeaseLost:
+            LOG.info("sweep=%s another conductor took %d hosts over", work.uuid, len(work.hosts))
+        except errors.Error as error:
+            fault = error.detail
+        except Exception as error:
+            LOG.exception("sweep=%s failed", work.uuid)
+            fault = f"{type(error).__name__}; the log has more."
+        if fault is None:
+            if self._said is not None:
+                LOG.info("sweep=%s Nova and Placement answer again", work.uuid)
+            self._said = None
+        else:
+            sweeps.fail(self._database, work, fault, self._clock())
+            LOG.log(logging.DEBUG if self._said == fault else logging.WARNING,
+                    "sweep=%s judges nothing and ends: %s", work.uuid, fault)
+            self._said = fault
+        return True
+
+    def _owner(self) -> leases.Owner:
+        return leases.Owner(self._binder.conductor_id,
+                            self._clock() + datetime.timedelta(seconds=LEASE_S))
+
+    def _do(self, work: sweeps.Work, told: Told) -> None:
+        request_id = oslo_context.generate_request_id()
+        keeper = _Keeper(self, work)
+        moment = self._clock()
+        horizon = self._binder.horizon()
+        asker = orphan_facts.Asker(
+            database=self._database, nova=self._nova.for_request(request_id),
+            placement=self._placement.for_request(request_id), horizon=horizon,
+            keep=keeper.keep)
+        findings, checked = self._find(asker, work, moment)
+        verdicts, over = self._judge(work, findings, moment)
+        told(verdicts)
+        counts = collections.Counter(checked=checked)
+        keeper.keep(at_once=True)
+        if work.mode == sweeps.DRY_RUN:
+            counts.update(verdict.sighting.state for verdict in verdicts)
+        else:
+            cleaner = orphan_cleaning.Cleaner(
+                binder=self._binder, placement=self._placement.for_request(request_id),
+                horizon=horizon, keep=keeper.keep)
+            counts.update(self._act(work, cleaner, verdicts, over, moment))
+        counts.update(verdict.finding.kind for verdict in verdicts)
+        self._log_end(sweeps.finish(self._database, work, self._owner(), counts, self._clock()))
+
+    def _find(self, asker: orphan_facts.Asker, work: sweeps.Work,
+              moment: datetime.datetime) -> tuple[list[judgement.Finding], int]:
+        if not work.is_last:
+            return orphan_facts.find_of_hosts(asker, work.hosts)
+        ttl_s = self._conductor.unbound_arq_ttl
+        return orphan_facts.find_of_no_host(
+            asker, work.host, never_bound_before=moment - datetime.timedelta(seconds=ttl_s),
+            ttl_s=ttl_s, heals=self._settings.heal_allocations)
+
+    def _judge(self, work: sweeps.Work, findings: Sequence[judgement.Finding],
+               moment: datetime.datetime,
+               ) -> tuple[list[judgement.Verdict], list[orphans.Record]]:
+        """Compare with what was seen before; returns also what is there no more."""
+        condition = (orphans.of_no_host(judgement.OF_NO_HOST, work.host) if work.is_last
+                     else orphans.of_hosts(work.hosts, judgement.OF_HOSTS))
+        records = orphans.find(self._database, condition, [one.key for one in findings])
+        found = {finding.key for finding in findings}
+        over = [record for key, record in records.items() if key not in found]
+        verdicts = judgement.decide(findings, records, moment, self._settings.grace_period)
+        if work.only is not None:
+            verdicts = [verdict for verdict in verdicts if verdict.sighting.record is not None
+                        and verdict.sighting.record.uuid == work.only]
+            over = [record for record in over if record.uuid == work.only]
+        return verdicts, over
+
+    def _act(self, work: sweeps.Work, cleaner: orphan_cleaning.Cleaner,
+             verdicts: Sequence[judgement.Verdict], over: Sequence[orphans.Record],
+             moment: datetime.datetime) -> collections.Counter[str]:
+        by = f"sweep {work.uuid} of {work.asked_by}"[:255]
+        ids = orphans.store(self._database, [verdict.sighting for verdict in verdicts], over,
+                            moment, by) if verdicts or over else {}
+        going = [verdict for verdict in verdicts
+                 if verdict.is_confirmed and work.mode == sweeps.CLEAN]
+        states = {verdict.finding.key: verdict.sighting.state for verdict in verdicts}
+        if going:
+            orphans.begin_acting(self._database, [ids[one.finding.key] for one in going], moment)
+            outcomes = cleaner.clean([verdict.finding for verdict in going])
+            cleaned = [key for key, outcome in outcomes.items()
+                       if outcome == orphan_cleaning.CLEANED]
+            orphans.finish_acting(
+                self._database, [ids[key] for key in cleaned],
+                {ids[key]: outcome for key, outcome in outcomes.items()
+                 if outcome != orphan_cleaning.CLEANED}, self._clock(), by)
+            states |= {key: state for key, (state, _) in outcomes.items()}
+            for verdict in going:
+                _log_one(verdict.finding, outcomes[verdict.finding.key], by)
+        return collections.Counter(states.values())
+
+    def _log_end(self, sweep: messages.Sweep | None) -> None:
+        if sweep is not None:
+            LOG.info("sweep=%s over: %s", sweep.id, " ".join(
+                f"{name}={number}" for name, number in sorted(sweep.counts.items())))
+
+
+class _Keeper:
+    """Lengthens the lease of a batch now and then while it is worked on."""
+
+    def __init__(self, reconciler: Reconciler, work: sweeps.Work) -> None:
+        self._reconciler = reconciler
+        self._work = work
+        self._again_at = reconciler._clock() + datetime.timedelta(seconds=LEASE_S / 4)
+
+    def keep(self, *, at_once: bool = False) -> None:
+        """Raises LeaseLost when somebody else has it."""
+        reconciler = self._reconciler
+        if at_once or reconciler._clock() > self._again_at:
+            self._again_at = reconciler._clock() + datetime.timedelta(seconds=LEASE_S / 4)
+            if not sweeps.keep(reconciler._database, self._work, reconciler._owner()):
+                raise LeaseLost()
+
+
+def _caller() -> str:
+    return f"user {auth.current_call().get('user_id') or 'unknown'}"
+
+
+def _log_one(finding: judgement.Finding, outcome: orphan_cleaning.Outcome, by: str) -> None:
+    state, why = outcome
+    LOG.log(logging.INFO if state == orphans.CLEANED else logging.WARNING,
+            "%s=%s host=%s %s by %s: %s %s", finding.kind, finding.object, finding.host, state, by,
+            finding.reason, why or "; ".join(
+                f"{name}: {text}" for name, text in sorted(finding.evidence.items())))
