@@ -126,9 +126,11 @@ def _described(split: rows.Split) -> str:
 def wishes_of(database: session.Database, hostname: str) -> list[messages.LayoutWish]:
     """The layouts that a host shall have, for an agent that starts.
 
-    One that Placement has not learned of yet is left out: the conductor asks for it then.
+    One that Placement has not learned of yet is left out: the conductor asks for it then. So is
+    one that would cost partitions of a device in use.
     """
-    return [_wish(split) for split in rows.wishes_of(database, hostname)]
+    return [_wish(split) for split in rows.wishes_of(database, hostname)
+            if not _would_destroy(split)]
 
 
 def _wish(split: rows.Split) -> messages.LayoutWish:

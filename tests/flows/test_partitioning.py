@@ -480,6 +480,7 @@ def test_what_somebody_split_by_hand_under_a_server_is_not_taken_away(world: Wor
     world.apply()
 
     assert world.agent.asked == []
+    assert world.client.host_intent(host=builders.HOST).layouts == []
     state, fault = world.state()
     assert (state, "attach handles of the device are in use" in str(fault)) == ("applying", True)
     with world.database.writing() as connection:
