@@ -7,6 +7,7 @@ recorded tree.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import os
@@ -15,6 +16,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+from cyborg_lite import layouts
 from cyborg_lite import messages
 from cyborg_lite.agent import hardware
 from cyborg_lite.agent import installed
@@ -94,7 +96,20 @@ def _add_offered(rows: dict[str, dict[str, Any]], device: messages.ReportedDevic
     if own not in rows:
         parts = any(deployable.handles for deployable in device.deployables)
         rows[own] = {**_described(own, device, functions), "reason": (
-            "its virtual functions are offered" if parts else "it has nothing left to offer")}
+            "its virtual functions are offered" if parts
+            else _unattachable(device.partitioning) if device.partitioning
+            else "it has nothing left to offer")}
+
+
+def _unattachable(partitioning: messages.ReportedPartitioning) -> str:
+    """Why a device that can be split offers nothing."""
+    if partitioning.fault:
+        return partitioning.fault
+    if not partitioning.partitions:
+        return "it is not split into partitions, and offers nothing until it is"
+    counts = collections.Counter(each.profile for each in partitioning.partitions)
+    return (f"it is split into {layouts.describe(counts.items())}; a guest gets a partition only "
+            "as a vGPU, and it has none to offer")
 
 
 def _described(address: str, device: messages.ReportedDevice,

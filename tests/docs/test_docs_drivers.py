@@ -104,7 +104,7 @@ def test_a_device_file_is_taken_by_its_driver(path: pathlib.Path,
     assert found.file_complaints == {}
 
 
-@pytest.mark.parametrize("name", preflights.SHOWN)
+@pytest.mark.parametrize("name", [*preflights.SHOWN, *preflights.PLAYED])
 def test_the_output_that_a_page_shows_is_the_real_one(name: str) -> None:
     assert preflights.output(name) == preflights.stored(name).read_text(), (
         "write it again: python3 -m tests.docs.preflights")
