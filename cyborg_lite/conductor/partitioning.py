@@ -29,6 +29,9 @@ BATCH = 100
 ASK_AGAIN_S = 15
 """Until a silent agent is asked again."""
 
+GIVE_UP_S = 600
+"""Until a wish that waits, for a host that is dead, say, may be replaced by another."""
+
 LOOK_AFTER_S = 90
 """Until a wish that an agent says is met, and no report confirms, is looked at again: longer than
 agents look at their hardware."""
@@ -88,10 +91,10 @@ def set_layout(database: session.Database, uuid: str, layout_id: str | None,
     key_now = partition_wishes.key_of_report(split.reported, wish)
     if _is_wished(split, key):
         return partition_wishes.plan(split.reported, layout), False
-    if not split.is_as_wished and not split.has_failed:
+    if not split.is_as_wished and not split.has_failed and not _is_stuck(split):
         raise errors.ChangedMeanwhile(
             f"Device {uuid} is being split in another way, {_described(split)}; wait until that "
-            "is applied or has failed.")
+            f"is applied, has failed, or has been waiting for {GIVE_UP_S // 60} minutes.")
     if key != key_now:
         rows.check_free(split, split.busy)
     plan = partition_wishes.plan(split.reported, layout)
@@ -108,6 +111,12 @@ def set_layout(database: session.Database, uuid: str, layout_id: str | None,
              uuid, split.hostname, layout.id, split.reported_key, plan.kept, len(plan.steps),
              split.generation + 1)
     return plan, True
+
+
+def _is_stuck(split: rows.Split) -> bool:
+    """Whether a wish waits so long that another may take its place."""
+    return (not split.asking and split.wished_at is not None
+            and session.now() - split.wished_at > datetime.timedelta(seconds=GIVE_UP_S))
 
 
 def _is_wished(split: rows.Split, key: str) -> bool:

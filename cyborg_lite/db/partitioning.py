@@ -46,8 +46,9 @@ class Split:
     """How one device is split, and what is wished for it.
 
     wish: as it was stored, without one None. generation: of the wish, 0 without one. answered:
-    the agent says that it is done, and a report came since. busy: handles by state, those alone
-    that keep the device as it is. synced: Placement knows what our rows say of the host.
+    the agent says that it is done, and a report came since. asking: somebody asks it now. busy:
+    handles by state, those alone that keep the device as it is. synced: Placement knows what our
+    rows say of the host.
     """
 
     id: int
@@ -60,6 +61,8 @@ class Split:
     wish: list[dict[str, Any]] | None = None
     wished_key: str | None = None
     generation: int = 0
+    wished_at: datetime.datetime | None = None
+    asking: bool = False
     fault: str | None = None
     fault_generation: int = 0
     answered: bool = False
@@ -89,7 +92,8 @@ def _split(row: sa.Row[Any], busy: Mapping[str, int]) -> Split:
         reported=None if row.reported is None else codec.decode(
             messages.ReportedPartitioning, json.loads(row.reported)),
         wish=None if row.wish is None else json.loads(row.wish),
-        generation=row.wish_generation, fault=row.fault, fault_generation=row.fault_generation,
+        generation=row.wish_generation, wished_at=row.wished_at,
+        asking=row.lease_owner is not None, fault=row.fault, fault_generation=row.fault_generation,
         answered=row.answered_generation == row.wish_generation and row.digest is not None,
         busy=busy, synced=row.host_generation == row.synced_generation)
 

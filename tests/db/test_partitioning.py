@@ -290,6 +290,26 @@ def test_another_wish_waits_until_the_first_is_met_or_has_failed(
     assert [(one.profile, one.count) for one in shown(database).desired] == [("3g.20gb", 2)]
 
 
+def test_a_wish_that_has_waited_for_long_may_be_taken_back_unless_an_agent_is_asked(
+        database: session.Database) -> None:
+    a_host(database)
+    wish(database, PAIR_ID)
+    sync(database)
+    with database.writing() as connection:
+        connection.execute(sa.update(models.device_partitions).values(
+            wished_at=session.now() - datetime.timedelta(seconds=partitioning.GIVE_UP_S + 1)))
+    owner = builders.an_owner()
+    [task] = take(database, owner)
+    with pytest.raises(errors.ChangedMeanwhile):
+        wish(database, SEVEN_ID)
+    rows.postpone(database, [task.id], owner, later())
+
+    wish(database, SEVEN_ID)
+
+    assert shown(database).state == "applied"
+    assert bind(database).failed == {}
+
+
 def test_of_two_different_wishes_at_once_one_wins(database: session.Database) -> None:
     for _ in range(5):
         databases.empty(database)
