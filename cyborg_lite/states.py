@@ -96,7 +96,7 @@ HANDLE_MOVES = _table(
     Move("reserve", frozenset({FREE}), RESERVED),
     Move("use", frozenset({RESERVED}), IN_USE),
     Move("release", frozenset({RESERVED, IN_USE, MISSING}), CLEANING),
-    Move("forget", frozenset({MISSING}), GONE),
+    Move("forget", frozenset({MISSING, CLEANING}), GONE),
     Move("give_back", frozenset({RESERVED, IN_USE}), FREE),
     Move("cleaned", frozenset({CLEANING}), FREE),
     Move("fail_clean", frozenset({CLEANING}), FAILED),

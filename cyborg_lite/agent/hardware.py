@@ -290,7 +290,14 @@ class Hardware:
             # while it waited, the caller may have been told that it failed
             self._check_deadline()
             error = self._try(work, task)
-        return messages.HandleResult(handle_uuid=task.handle_uuid, error=error)
+        return messages.HandleResult(
+            handle_uuid=task.handle_uuid, error=error,
+            gone=work == "clean" and error is not None and self._is_gone(task))
+
+    def _is_gone(self, task: messages.HandleTask) -> bool:
+        address = reports.handle_address(
+            messages.ReportedHandle(type=task.type, info=task.info))
+        return address is not None and self.sysfs.fresh().pci_function(address) is None
 
     def _try(self, work: str, task: messages.HandleTask) -> str | None:
         slot = next((slot for slot in self.slots if slot.name == task.driver), None)

@@ -61,7 +61,10 @@ def _clean_on_host(binder: arqs.Binder, lease: leases.Owner, hostname: str,
                  hostname, len(tasks), error.detail)
         return
     for result in results:
-        if result.error:
+        if result.gone:
+            LOG.warning("handle=%s host=%s is forgotten, as the host has it no more, and cleaned "
+                        "should it come back: %s", result.handle_uuid, hostname, result.error)
+        elif result.error:
             LOG.error("handle=%s host=%s could not be cleaned and is not given out again: %s",
                       result.handle_uuid, hostname, result.error)
     handles.finish_clean(binder.database, hostname, results, lease)

@@ -19,6 +19,7 @@ from cyborg_lite.db import liveness
 from cyborg_lite.db import models
 from cyborg_lite.db import services
 from cyborg_lite.db import session
+from cyborg_lite.db import uncleaned
 
 H = models.attach_handles
 T = models.arqs
@@ -99,22 +100,30 @@ def finish_clean(database: session.Database, hostname: str,
                  results: Sequence[messages.HandleResult], lease: leases.Owner) -> int:
     """Write what became of clean steps: `free`, or `failed` with the reason. Returns how many.
 
+    What its host has no more is forgotten, and cleaned first should it ever come back.
+
     lease: under which they were begun. A handle that was taken to be cleaned again since is left
     alone: another server may have had it between.
     """
     reasons = {result.handle_uuid: result.error for result in results}
+    gone = {result.handle_uuid for result in results if result.gone}
     with database.writing() as connection:
-        rows = connection.execute(
+        found = connection.execute(
             sa.select(H.c.id, H.c.uuid)
             .where(H.c.uuid.in_(reasons), H.c.state == states.CLEANING, leases.held(H, lease))
             .order_by(H.c.id).with_for_update()).all()
+        forgotten = [row for row in found if row.uuid in gone]
+        if forgotten:
+            connection.execute(sa.delete(H).where(H.c.id.in_([row.id for row in forgotten])))
+            uncleaned.note(connection, hostname, [row.uuid for row in forgotten])
+        rows = [row for row in found if row.uuid not in gone]
         session.bulk_update(connection, H, "id", [
             {"id": row.id, "state_reason": reasons[row.uuid], "updated_at": session.now(),
              "lease_owner": None, "lease_until": None,
              "state": states.FAILED if reasons[row.uuid] else states.FREE} for row in rows])
-        if rows:
+        if found:
             services.mark_hosts_changed(connection, {hostname})
-        if any(reasons[row.uuid] is None for row in rows):
+        if forgotten or any(reasons[row.uuid] is None for row in rows):
             # what went from the host during its cleaning may go now: a full report tells
             services.ask_for_report(connection, {hostname})
-    return len(rows)
+    return len(found)

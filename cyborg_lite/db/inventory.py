@@ -8,7 +8,6 @@ A fixed number of statements, however many devices. What to change is decided el
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from cyborg_lite.db import heartbeats
 from cyborg_lite.db import models
 from cyborg_lite.db import partitioning
 from cyborg_lite.db import session
+from cyborg_lite.db import uncleaned
 
 N = models.hosts
 V = models.devices
@@ -171,7 +171,11 @@ def _apply(connection: sa.Connection, host: str, changes: Changes) -> None:
          states.handle_move("find_reserved").target), else_=states.handle_move("find").target))
     new_parts = [*changes.new_handles, *changes.new_attributes]
     ids = _ids(connection, D, new_parts) if new_parts else {}
-    for table, rows, constant in ((H, changes.new_handles, {}),
+    dirty = uncleaned.take(connection, host, {row["uuid"] for row in changes.new_handles}
+                           ) if changes.new_handles else set()
+    new_handles = [{**row, "state": states.CLEANING} if row["uuid"] in dirty else row
+                   for row in changes.new_handles]
+    for table, rows, constant in ((H, new_handles, {}),
                                   (A, changes.new_attributes, {"origin": AGENT})):
         if rows:
             connection.execute(sa.insert(table), [

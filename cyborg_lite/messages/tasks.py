@@ -24,10 +24,14 @@ class HandleTask:
 
 @message
 class HandleResult:
-    """What became of one task; error is None when it was done."""
+    """What became of one task; error is None when it was done.
+
+    gone: it could not be done because the host has no such function.
+    """
 
     handle_uuid: str
     error: str | None = None
+    gone: bool = False
 
 
 @message

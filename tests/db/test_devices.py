@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import datetime
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import states
 from cyborg_lite.db import arqs
+from cyborg_lite.db import device_detail
 from cyborg_lite.db import device_profiles
 from cyborg_lite.db import devices
 from cyborg_lite.db import handles
@@ -206,6 +209,51 @@ def test_a_clean_step_that_ends_after_others_took_the_handle_frees_nothing(
     assert handles.finish_clean(database, builders.HOST, done, slow) == 0
     assert states.FREE not in handle_states(database)
     assert handles.finish_clean(database, builders.HOST, done, quick) == 1
+
+
+def cleaned(database: session.Database, **result: Any) -> int:
+    """One clean step ends with this result."""
+    lease = builders.an_owner()
+    [task] = handles.take_to_clean(database, lease, session.now(), 1)[builders.HOST]
+    return handles.finish_clean(database, builders.HOST, [
+        messages.HandleResult(handle_uuid=task.handle_uuid, **result)], lease)
+
+
+@pytest.mark.parametrize("failed_before", [False, True])
+def test_a_handle_whose_function_the_host_has_no_more_is_forgotten_with_its_device(
+        database: session.Database, failed_before: bool) -> None:
+    handles_to_clean(database, 1)
+    builders.store(database, builders.a_report(0, digest="without"))
+    [device] = devices.list_devices(database, messages.DeviceQuery())
+    if failed_before:
+        cleaned(database, error="the disk refuses")
+        device_detail.clean_again(database, device.uuid)
+
+    assert cleaned(database, error="there is no function", gone=True) == 1
+
+    assert databases.all_rows(database, models.attach_handles) == []
+    beat = messages.Heartbeat(host=builders.HOST, resource_provider_name=builders.HOST,
+                              digest="without")
+    assert not heartbeats.is_current(database, beat, session.now())
+    builders.store(database, builders.a_report(0, digest="without"))
+    assert devices.list_devices(database, messages.DeviceQuery()) == []
+
+
+def test_a_forgotten_handle_that_comes_back_is_cleaned_before_anybody_gets_it(
+        database: session.Database) -> None:
+    handles_to_clean(database, 1)
+    builders.store(database, builders.a_report(0))
+    cleaned(database, error="there is no function", gone=True)
+    builders.store(database, builders.a_report(0))
+
+    builders.store(database, builders.a_report(handles=2, cleans=True))
+    back = collections.Counter(row["state"] for row in databases.all_rows(
+        database, models.attach_handles))
+    cleaned(database)
+
+    assert back == {states.CLEANING: 1, states.FREE: 1}
+    assert handle_states(database) == []
+    assert databases.all_rows(database, models.uncleaned_handles) == []
 
 
 def test_a_handle_that_went_during_its_cleaning_is_asked_for_and_goes(

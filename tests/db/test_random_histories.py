@@ -43,6 +43,7 @@ HANDLES = 2
 CONDUCTORS = [f"{number}" * 8 + "-0000-0000-0000-000000000000" for number in (1, 2)]
 
 STEPS = 150
+GONE = "there is no such function"
 
 
 class Work:
@@ -52,8 +53,8 @@ class Work:
         self.lease, self.tasks = lease, tasks
 
     def results(self, error: str | None) -> list[messages.HandleResult]:
-        return [messages.HandleResult(handle_uuid=task.handle_uuid, error=error)
-                for task in self.tasks]
+        return [messages.HandleResult(handle_uuid=task.handle_uuid, error=error,
+                                      gone=error == GONE) for task in self.tasks]
 
 
 class History:
@@ -93,7 +94,7 @@ class History:
             self.prepared: (4, lambda: (
                 pick.randrange(9), "no such type" if pick.random() < 0.2 else None)),
             self.cleaned: (3, lambda: (
-                pick.randrange(9), "the disk refuses" if pick.random() < 0.1 else None)),
+                pick.randrange(9), pick.choice(["the disk refuses", GONE, *[None] * 10]))),
             self.take_over: (2, lambda: (pick.choice(CONDUCTORS),)),
             self.clean: (6, lambda: (pick.choice(CONDUCTORS),)),
             self.wait: (5, lambda: (pick.choice([5, LEASE_S + 1, BIND_TIMEOUT_S + 1]),)),

@@ -29,6 +29,7 @@ from cyborg_lite.agent import reports
 from cyborg_lite.drivers import base
 from cyborg_lite.drivers import device_files
 from cyborg_lite.drivers import fake
+from cyborg_lite.drivers import handle_slots
 from cyborg_lite.drivers import pci
 from tests.drivers.machines import a_function
 from tests.drivers.machines import tree
@@ -619,6 +620,23 @@ def test_each_task_has_its_result_and_an_exception_is_its_error(tmp_path: pathli
         ("one", None), ("bad", "the card does not answer"), ("two", None), ("three", None),
         ("four", "driver gone is not at work on this host; enabled are own, idle")]
     assert done == [("prepare", "one"), ("prepare", "two"), ("clean", "one")]
+
+
+@pytest.mark.parametrize(("address", "kind", "gone"), [
+    ("0000:41:00.0", "PCI", False), ("0000:42:00.0", "PCI", True), ("0000:42:00.0", "MDEV", True),
+    ("0000:42:00.0", "TEST_PCI", False), (None, "MDEV", False)])
+def test_a_clean_step_that_fails_tells_when_the_host_has_no_such_function(
+        tmp_path: pathlib.Path, address: str | None, kind: str, gone: bool) -> None:
+    def act(work: str, task: messages.HandleTask) -> None:
+        raise RuntimeError("no answer")
+
+    reader = tree(tmp_path, a_function("0000:41:00.0"))
+    machine = hardware.Hardware(["own"], {}, a_place(reader.root), Catalogue(own=a_worker(act)))
+    info = handle_slots.address_info(address) if address else {"parent": "mtty"}
+    task = dataclasses.replace(a_task("own"), type=kind, info=info)
+
+    assert [result.gone for result in machine.clean([task])] == [gone]
+    assert [result.gone for result in machine.prepare([task])] == [False]
 
 
 def test_an_exception_without_text_is_an_error_with_its_name(tmp_path: pathlib.Path) -> None:
