@@ -7,6 +7,7 @@ Each is safe to repeat. In the order ARQ, handle, allocation, provider, rows. Ju
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import logging
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -70,23 +71,12 @@ def _migration(cleaner: Cleaner, finding: Finding) -> Outcome:
 
 
 def _never_bound(cleaner: Cleaner, findings: Sequence[Finding]) -> dict[str, Outcome]:
-    try:
-        arqs.delete(cleaner.binder, [one.object for one in findings], None, bound_too=False)
-    except errors.NotFound:
-        LOG.debug("some were deleted meanwhile")
-    except errors.ServiceTokenMissing:
-        return _each(cleaner, _one_never_bound, findings)
-    return {finding.key: CLEANED for finding in findings}
-
-
-def _one_never_bound(cleaner: Cleaner, finding: Finding) -> Outcome:
-    try:
-        arqs.delete(cleaner.binder, [finding.object], None, bound_too=False)
-    except errors.NotFound:
-        pass
-    except errors.ServiceTokenMissing:
-        return orphans.KEPT, "It was bound meanwhile."
-    return CLEANED
+    since = {finding.object: datetime.datetime.fromisoformat(finding.subject[0])
+             for finding in findings}
+    gone = candidates.delete_never_bound(
+        cleaner.binder.database, since, [], cleaner.binder.clock(), "")
+    return {finding.key: CLEANED if finding.object in gone
+            else (orphans.FAILED, "It was bound or deleted meanwhile.") for finding in findings}
 
 
 def _handles(cleaner: Cleaner, findings: Sequence[Finding]) -> dict[str, Outcome]:
@@ -135,7 +125,7 @@ def _host(cleaner: Cleaner, finding: Finding) -> Outcome:
             cleaner.keep()
             if not providers.remove(client, rp_uuid):
                 return orphans.FAILED, f"Resource provider {rp_uuid} has allocations."
-        gone = candidates.drop_host(binder.database, host, owner, moment)
+        gone = candidates.drop_host(binder.database, host, owner)
         if gone is None:
             return orphans.FAILED, "It has accelerator requests or held handles."
         LOG.info("host=%s is gone: dropped %d devices, %d handles, %d of them not cleaned",

@@ -221,7 +221,8 @@ def judge_never_bound(found: Mapping[str, datetime.datetime], ttl_s: float) -> l
         kind=ARQ_NEVER_BOUND, object=arq, host=None, mark=since.isoformat(), at_once=True,
         reason=f"Bound to nothing for more than {ttl_s:g} s.",
         evidence={"bound_to_nothing_since": f"{since.replace(microsecond=0).isoformat()}+00:00"},
-        action="delete the accelerator request") for arq, since in found.items()]
+        action="delete the accelerator request", subject=(since.isoformat(),))
+        for arq, since in found.items()]
 
 
 # --- hosts ------------------------------------------------------------------------------------

@@ -14,10 +14,11 @@ import time
 from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite.conductor import arqs
-from cyborg_lite.db import arqs as arq_rows
+from cyborg_lite.conductor import orphan_judgement
 from cyborg_lite.db import binds
 from cyborg_lite.db import handles
 from cyborg_lite.db import leases
+from cyborg_lite.db import orphan_candidates
 
 LOG = logging.getLogger(__name__)
 
@@ -73,8 +74,15 @@ def _clean_on_host(binder: arqs.Binder, lease: leases.Owner, hostname: str,
 
 def expire_unbound(binder: arqs.Binder, ttl_s: float) -> int:
     """Delete ARQs that were never bound, or were unbound, longer than `ttl_s` ago."""
-    before = binder.clock() - datetime.timedelta(seconds=ttl_s)
-    expired = arq_rows.delete_never_bound(binder.database, before, BATCH)
+    moment = binder.clock()
+    found = orphan_candidates.never_bound(
+        binder.database, moment - datetime.timedelta(seconds=ttl_s), BATCH)
+    if not found:
+        return 0
+    verdicts = orphan_judgement.decide(
+        orphan_judgement.judge_never_bound(found, ttl_s), {}, moment, 0)
+    expired = orphan_candidates.delete_never_bound(
+        binder.database, found, [verdict.sighting for verdict in verdicts], moment, "expiry")
     for arq in expired:
         LOG.info("arq=%s expired: bound to nothing for more than %g s", arq, ttl_s)
     return len(expired)

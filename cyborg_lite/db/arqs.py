@@ -7,7 +7,6 @@ handles.
 
 from __future__ import annotations
 
-import datetime
 import json
 import uuid
 from collections.abc import Sequence
@@ -219,20 +218,6 @@ def delete_of_instance(database: session.Database, instance_uuid: str) -> bool:
         connection.execute(
             sa.delete(migrations).where(migrations.c.instance_uuid == instance_uuid))
         return to_clean
-
-
-@session.retrying
-def delete_never_bound(database: session.Database, before: datetime.datetime,
-                       at_most: int) -> list[str]:
-    """Delete ARQs that have been bound to nothing since `before`; returns their uuids."""
-    with database.writing() as connection:
-        rows = connection.execute(
-            sa.select(T.c.id, T.c.uuid)
-            .where(T.c.state.in_((states.INITIAL, states.UNBOUND)), T.c.updated_at < before)
-            .order_by(T.c.id).limit(at_most).with_for_update()).all()
-        if rows:
-            connection.execute(sa.delete(T).where(T.c.id.in_([row.id for row in rows])))
-        return [row.uuid for row in rows]
 
 
 def locked(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[sa.Row[Any]]:

@@ -16,11 +16,14 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from cyborg_lite import states
+from cyborg_lite.db import arqs
 from cyborg_lite.db import leases
 from cyborg_lite.db import liveness
 from cyborg_lite.db import models
+from cyborg_lite.db import orphans
 from cyborg_lite.db import services
 from cyborg_lite.db import session
+from cyborg_lite.db import uncleaned
 
 T = models.arqs
 H = models.attach_handles
@@ -29,7 +32,6 @@ V = models.devices
 N = models.hosts
 A = models.attributes
 M = models.migrations
-U = models.uncleaned_handles
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +188,7 @@ def silent_hosts(database: session.Database, hosts: Collection[str],
         if not rows:
             return []
         names = [row.name for row in rows]
-        arqs = _by_host(connection.execute(
+        bound = _by_host(connection.execute(
             sa.select(T.c.hostname, T.c.uuid).where(T.c.hostname.in_(names))))
         providers = _by_host(connection.execute(
             sa.select(V.c.hostname, D.c.rp_uuid).join_from(D, V, V.c.id == D.c.device_id)
@@ -202,7 +204,7 @@ def silent_hosts(database: session.Database, hosts: Collection[str],
                 .where(V.c.hostname.in_(names), A.c.origin == "operator"))])
     return [SilentHost(
         name=row.name, uuid=row.uuid, resource_provider_name=row.resource_provider_name,
-        state=row.state, last_seen=row.last_seen, arqs=frozenset(arqs[row.name]),
+        state=row.state, last_seen=row.last_seen, arqs=frozenset(bound[row.name]),
         rp_uuids=tuple(providers[row.name]), wishes=tuple(sorted(wishes[row.name])))
         for row in rows]
 
@@ -271,6 +273,24 @@ def compare_again(database: session.Database, hosts: Collection[str]) -> None:
 
 
 @session.retrying
+def delete_never_bound(database: session.Database, found: Mapping[str, datetime.datetime],
+                       records: Sequence[orphans.Sighting], moment: datetime.datetime,
+                       by: str) -> list[str]:
+    """Delete ARQs that `never_bound` found, if they are so still, with the account of it.
+
+    records: what to note of each. Returns the uuids of those that went.
+    """
+    with database.writing() as connection:
+        rows = arqs.locked(connection, sa.and_(
+            T.c.uuid.in_(sorted(found)), T.c.state.in_((states.INITIAL, states.UNBOUND)),
+            T.c.updated_at <= max(found.values())))
+        arqs.delete_rows(connection, rows)
+        gone = [row.uuid for row in rows]
+        orphans.settle(connection, [one for one in records if one.object in gone], moment, by)
+        return gone
+
+
+@session.retrying
 def release_loose(database: session.Database, handle_uuids: Sequence[str]) -> dict[str, str]:
     """Give back held handles that have no ARQ; returns the state of each that was one."""
     cleans = (sa.select(D.c.cleans).where(D.c.id == H.c.deployable_id)
@@ -334,8 +354,8 @@ def mark_gone(database: session.Database, hostname: str, moment: datetime.dateti
 
 
 @session.retrying
-def drop_host(database: session.Database, hostname: str, owner: leases.Owner,
-              moment: datetime.datetime) -> Mapping[str, int] | None:
+def drop_host(database: session.Database, hostname: str,
+              owner: leases.Owner) -> Mapping[str, int] | None:
     """Delete the rows of a host that is gone; None when it must stay after all.
 
     It must have the mark and our lease, and neither ARQs nor held handles. What its agent had
@@ -357,10 +377,8 @@ def drop_host(database: session.Database, hostname: str, owner: leases.Owner,
             return None
         unclean = [row.uuid for row in handles if row.state != states.FREE]
         if unclean:
-            connection.execute(sa.delete(U).where(U.c.handle_uuid.in_(unclean)))
-            connection.execute(sa.insert(U), [
-                {"hostname": hostname, "handle_uuid": one, "created_at": moment}
-                for one in unclean])
+            uncleaned.take(connection, hostname, unclean)
+            uncleaned.note(connection, hostname, unclean)
         devices = connection.execute(sa.delete(V).where(V.c.hostname == hostname)).rowcount
         connection.execute(sa.delete(N).where(N.c.id == host.id))
         return {"devices": devices, "handles": len(handles), "to_clean": len(unclean)}

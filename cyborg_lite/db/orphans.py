@@ -149,7 +149,7 @@ def finish_acting(database: session.Database, cleaned: Sequence[int],
         if cleaned:
             _set_cleaned(connection, cleaned, moment, by)
         for key, (state, reason) in sorted(others.items()):
-            connection.execute(sa.update(O).where(O.c.id == key).values(
+            connection.execute(sa.update(O).where(O.c.id == key, O.c.open_key.is_not(None)).values(
                 state=state, reason=reason, acting_at=None, updated_at=moment))
 
 
@@ -159,15 +159,23 @@ def _set_cleaned(connection: sa.Connection, ids: Sequence[int], moment: datetime
         state=CLEANED, open_key=None, cleaned_at=moment, cleaned_by=by, updated_at=moment))
 
 
-def insert_cleaned(connection: sa.Connection, sightings: Sequence[Sighting],
-                   moment: datetime.datetime, by: str) -> None:
-    """Note in the caller's transaction what it deletes."""
-    if sightings:
+def settle(connection: sa.Connection, sightings: Sequence[Sighting], moment: datetime.datetime,
+           by: str) -> None:
+    """Note in the caller's transaction what it deletes, whether that was seen before or not."""
+    if not sightings:
+        return
+    known = {row.open_key: row.id for row in connection.execute(
+        sa.select(O.c.open_key, O.c.id).where(O.c.open_key.in_([one.key for one in sightings]))
+        .order_by(O.c.id).with_for_update())}
+    if known:
+        _set_cleaned(connection, list(known.values()), moment, by)
+    new = [one for one in sightings if one.key not in known]
+    if new:
         connection.execute(sa.insert(O), [
             {"uuid": str(uuid.uuid4()), "open_key": None, "kind": one.kind, "object": one.object,
              **_values(one), "state": CLEANED, "last_seen": moment, "acting_at": moment,
              "cleaned_at": moment, "cleaned_by": by, "created_at": moment, "updated_at": moment}
-            for one in sightings])
+            for one in new])
 
 
 # --- looking ----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from cyborg_lite import states
 from cyborg_lite.db import arqs
 from cyborg_lite.db import binds
 from cyborg_lite.db import models
+from cyborg_lite.db import orphan_candidates
 from cyborg_lite.db import session
 from tests.fixtures import builders
 from tests.fixtures import databases
@@ -133,14 +134,18 @@ def test_a_handle_with_a_clean_step_waits_for_it(database: session.Database) -> 
     assert (handle["state"], handle["arq_uuid"]) == (states.CLEANING, None)
 
 
-def test_arqs_that_were_never_bound_expire(database: session.Database) -> None:
+def test_arqs_that_were_never_bound_are_found_and_deleted_unless_they_are_bound_meanwhile(
+        database: session.Database) -> None:
     builders.store(database, builders.a_report())
-    [bound] = builders.bound_arqs(database)
-    [never] = builders.new_arqs(database)
+    builders.bound_arqs(database)
+    never, binding = builders.new_arqs(database, 2)
     now = session.now()
 
-    early = arqs.delete_never_bound(database, now - datetime.timedelta(hours=1), 100)
-    late = arqs.delete_never_bound(database, now + datetime.timedelta(hours=1), 100)
+    early = orphan_candidates.never_bound(database, now - datetime.timedelta(hours=1), 100)
+    found = orphan_candidates.never_bound(database, now + datetime.timedelta(hours=1), 100)
+    binds.start(database, builders.bind_requests([binding]), builders.an_owner(), None)
+    gone = orphan_candidates.delete_never_bound(database, found, [], now, "test")
 
-    assert (early, late) == ([], [never.uuid])
-    assert [arq.uuid for arq in arqs.list_arqs(database, messages.ArqQuery())] == [bound.uuid]
+    assert early == {}
+    assert set(found) == {never.uuid, binding.uuid}
+    assert gone == [never.uuid]
