@@ -7,6 +7,7 @@ Whether a bind is possible is the service's to say.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 from osc_lib import exceptions
 
@@ -15,6 +16,7 @@ from cyborg_lite.cli import columns
 from cyborg_lite.cli import commands
 
 PATH = "/accelerator_requests"
+SETS = client.SINCE["instance_operations"]
 
 COLUMNS = (
     columns.Column("uuid"),
@@ -28,9 +30,16 @@ COLUMNS = (
     columns.Column("project_id", columns.LONG),
     columns.Column("created_at", columns.LONG),
     columns.Column("updated_at", columns.LONG),
+    columns.Column("active", columns.LONG, SETS),
+    columns.Column("migration_uuid", columns.LONG, SETS),
     columns.Column("device_profile_group_id", columns.ALONE),
     columns.Column("attach_handle_uuid", columns.ALONE),
 )
+
+
+OF_SETS = tuple(dataclasses.replace(column, level=columns.SHORT)
+                if column.name in ("active", "migration_uuid") else column for column in COLUMNS)
+"""The same where both sets of a migration may be beside each other."""
 
 
 def _shown(api: client.Client, uuid: str) -> commands.One:
@@ -83,7 +92,10 @@ class ListArqs(commands.Lister):
         parser = super().get_parser(prog_name)
         commands.add_list_options(parser)
         parser.add_argument("--instance", action="append", metavar="<instance>",
-                            help="Those of this instance, by name or ID (repeat for several: 2.5).")
+                            help="Those of this instance, by name or ID (repeat for several: 2.5); "
+                                 "during a migration both sets (2.9).")
+        parser.add_argument("--migration", metavar="<uuid>",
+                            help="The inactive set of this migration alone (2.9).")
         parser.add_argument("--state", action="append", metavar="<state>",
                             help="In this state, such as Bound (repeat for several) (2.5).")
         parser.add_argument("--host", metavar="<host>", help="Bound to this host (2.5).")
@@ -111,9 +123,16 @@ class ListArqs(commands.Lister):
         if parsed_args.project:
             wanted["--project"] = ("project_id", api.project_id(parsed_args.project))
         instances = [api.server_id(name) for name in parsed_args.instance or ()]
+        sets: list[tuple[str, str | None]] = []
+        if parsed_args.migration:
+            api.need("instance_operations", "--migration")
+            sets = [("migration", parsed_args.migration)]
+        elif instances and api.supports("instance_operations"):
+            sets = [("sets", "all")]
         found = commands.listed(api, parsed_args, PATH, "arqs", [
-            ("instance", ",".join(instances) or None), *wanted.values()])
-        return columns.table(COLUMNS, commands.level(parsed_args), api.version, found)
+            ("instance", ",".join(instances) or None), *sets, *wanted.values()])
+        return columns.table(OF_SETS if sets else COLUMNS, commands.level(parsed_args),
+                             api.version, found)
 
 
 class ShowArq(commands.ShowOne):
@@ -197,6 +216,9 @@ class DeleteArq(commands.Command):
                             help="UUIDs of accelerator requests.")
         parser.add_argument("--instance", metavar="<instance>",
                             help="Instead: all those of this instance, by name or ID.")
+        parser.add_argument("--migration", metavar="<uuid>",
+                            help="Of the instance, the inactive set of this migration alone, which "
+                                 "is over then (2.9).")
         commands.add_service_options(parser)
         return parser
 
@@ -205,4 +227,9 @@ class DeleteArq(commands.Command):
             raise exceptions.CommandError("Give either accelerator requests or --instance.")
         params = ([("arqs", ",".join(parsed_args.arqs))] if parsed_args.arqs else
                   [("instance", self.api.server_id(parsed_args.instance))])
+        if parsed_args.migration:
+            if parsed_args.arqs:
+                raise exceptions.CommandError("--migration needs --instance beside it.")
+            self.api.need("instance_operations", "--migration")
+            params.append(("migration", parsed_args.migration))
         commands.with_service_token(self.api, parsed_args, "DELETE", PATH, params=params)

@@ -16,7 +16,7 @@ from urllib import parse
 
 from osc_lib import exceptions
 
-NEWEST = 7
+NEWEST = 10
 """The newest microversion, 2.NEWEST, that these commands understand."""
 
 SINCE: Mapping[str, int] = {
@@ -27,6 +27,9 @@ SINCE: Mapping[str, int] = {
     "queries": 5,
     "device_profile_usage": 6,
     "device_detail": 7,
+    "partitioning": 8,
+    "instance_operations": 9,
+    "services_and_orphans": 10,
 }
 """The microversion 2.N that brought what these commands make use of."""
 

@@ -81,6 +81,20 @@ class Pairs(cliff_columns.FormattableColumn[dict[str, Any]]):
         return pairs(self._value)
 
 
+class PairLines(cliff_columns.FormattableColumn[dict[str, Any]]):
+    """A map, a line an entry."""
+
+    def human_readable(self) -> str:
+        return "\n".join(f"{key}: {self._value[key]}" for key in sorted(self._value))
+
+
+class Names(cliff_columns.FormattableColumn[list[str]]):
+    """Some words, on one line."""
+
+    def human_readable(self) -> str:
+        return ", ".join(self._value)
+
+
 class Groups(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
     """The groups of a device profile, a line each; the number is what `--key` counts by."""
 

@@ -11,6 +11,7 @@ import csv
 import http.server
 import io
 import json
+import pathlib
 import threading
 import uuid
 from collections.abc import Callable
@@ -221,6 +222,33 @@ def test_what_needs_a_service_token_says_how_to_give_one(openstack, service, bou
     assert service.get(f"/accelerator_requests/{arq['uuid']}")["state"] == "Bound"
 
 
+# --- services ---------------------------------------------------------------------------------
+
+
+def test_services_are_listed_and_an_agent_is_disabled_by_the_name_of_its_host(openstack, service):
+    disabled = openstack("service set", "here", "--disable", "--disable-reason", "new fan")
+    commands = openstack.several(
+        "service list --binary cyborg-lite-agent --long -f json",
+        "service list --status enabled --state up -f json",
+        "service set here --enable",
+        "service set nowhere --enable",
+        f"service set {MISSING} --disable",
+        "service set here --enable --disable-reason none",
+        "service list --host here --status disabled -f json")
+
+    agents, enabled, left = commands.documents
+    nowhere, missing, contrary = commands.errors.splitlines()
+    agent, = agents
+    assert (disabled.status, disabled.out, disabled.errors) == (0, "", "")
+    assert (agent["host"], agent["state"], agent["status"]) == ("here", "up", "disabled")
+    assert (agent["disabled_reason"], agent["drivers"]) == ("new fan", ["fake_driver"])
+    assert [each["binary"] for each in enabled] == ["cyborg-lite-conductor"]
+    assert left == []
+    assert "No agent speaks for a host 'nowhere'" in nowhere
+    assert "(HTTP 404)" in missing
+    assert contrary == "--disable-reason needs --disable beside it."
+
+
 # --- deployables and attributes ---------------------------------------------------------------
 
 
@@ -341,7 +369,8 @@ def test_completion_knows_our_commands_and_options_and_nothing_is_said_twice(ope
                    if line.startswith("  cmds_accelerator"))
     for command in our_commands():
         assert f"cmds_{command.replace(' ', '_')}" in offered
-    assert offered["cmds_accelerator_device"] == "attribute clean disable enable list profile show'"
+    assert offered["cmds_accelerator_device"] == (
+        "attribute clean disable enable list partition profile show'")
     assert "--reason" in offered["cmds_accelerator_device_disable"]
     # a command that is the client's own still
     assert "--group" in offered["cmds_accelerator_device_profile_create"]
@@ -351,15 +380,16 @@ def test_the_help_of_every_command_shows_an_example_on_one_line(openstack):
     helped = openstack.run(given="".join(f"help {command}\n" for command in our_commands()))
 
     for command in our_commands():
+        longer = tuple(f"  openstack {other} " for other in our_commands()
+                       if other.startswith(f"{command} "))
         examples = [line for line in helped.out.splitlines()
-                    if line.startswith(f"  openstack {command} ")]
+                    if line.startswith(f"  openstack {command} ") and not line.startswith(longer)]
         assert len(examples) == 1, command
         assert f"usage: {command} " in helped.out
 
 
 def test_every_command_of_ours_is_run_by_one_of_these_tests():
-    with open(__file__, encoding="utf-8") as file:
-        source = file.read()
+    source = "".join(path.read_text() for path in pathlib.Path(__file__).parent.glob("test_*.py"))
 
     named = [command.removeprefix("accelerator ") for command in our_commands()]
     assert [name for name in named if f'"{name}' not in source] == []

@@ -22,13 +22,20 @@ from cyborg_lite.cli import commands
 from cyborg_lite.cli import deployables
 from cyborg_lite.cli import device_profiles
 from cyborg_lite.cli import devices
+from cyborg_lite.cli import orphans
+from cyborg_lite.cli import partition_pictures
+from cyborg_lite.cli import partitions
 from cyborg_lite.cli import plugin
 from cyborg_lite.cli import profile_edits
+from cyborg_lite.cli import services
 from tests.fixtures import environments
 
 NOUNS = {
     "arq": arqs.COLUMNS, "attribute": attributes.COLUMNS, "deployable": deployables.COLUMNS,
     "device": devices.COLUMNS, "device_profile": device_profiles.COLUMNS,
+    "orphan": orphans.COLUMNS, "partitioning": partitions.COLUMNS,
+    "partitioning_plan": partitions.PLAN_COLUMNS, "service": services.COLUMNS,
+    "sweep": orphans.SWEEP_COLUMNS,
 }
 
 NOT_IN_THE_BODY = {"etag"}
@@ -59,7 +66,7 @@ def test_no_field_that_the_service_shows_is_left_out(noun):
     shown = {name for part in (noun, f"{noun}_detail")
              for name in microversions.fields(part, client.NEWEST)}
 
-    assert shown - {column.name for column in NOUNS[noun]} == {"links"}
+    assert shown - {column.name for column in NOUNS[noun]} <= {"links"}
 
 
 # --- entry points -----------------------------------------------------------------------------
@@ -145,7 +152,7 @@ def test_a_value_to_test_is_a_text_unless_it_looks_like_json(text, value):
     (profile_edits.group_entry, "0:resources:FPGA"), (profile_edits.test, "name=a"),
     (profile_edits.test, "/name"), (profile_edits.test, "/groups=[1"),
     (attributes.key_and_value, "room"), (attributes.key_and_value, "=north"),
-    (commands.positive, "0")])
+    (partitions.partition, "=2"), (partitions.partition, "1g.5gb=two"), (commands.positive, "0")])
 def test_a_malformed_option_is_refused_with_its_text(parse, text):
     with pytest.raises(argparse.ArgumentTypeError) as refused:
         parse(text)
@@ -255,3 +262,93 @@ def test_a_bind_names_the_project_only_when_one_is_given():
     assert paths == ["/hostname", "/instance_uuid", "/device_rp_uuid"]
     assert arqs.bind_patch("node7", "i", "r", "p")[-1] == {
         "op": "add", "path": "/project_id", "value": "p"}
+
+
+# --- partitions -------------------------------------------------------------------------------
+
+
+def place(start: int, size: int) -> dict[str, int]:
+    return {"start": start, "size": size}
+
+
+def a_group(profile: str, *places: dict[str, int], kind: str | None = None) -> dict[str, object]:
+    return {"profile": profile, "count": len(places), "vgpu_type": kind,
+            "placements": list(places)}
+
+
+def test_partitions_are_drawn_where_they_lie_and_what_is_free_is_dashed():
+    groups = [a_group("3g.20gb", place(4, 4), kind="A100-3-20C"),
+              a_group("1g.5gb", place(0, 1), place(1, 1))]
+
+    drawn = partition_pictures.picture(partition_pictures.boxes_of(groups), 8)
+
+    assert drawn.splitlines() == [
+        " 0        1        2        3        4        5        6        7",
+        "┌────────┬────────┬╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌┬───────────────────────────────────┐",
+        "│ 1g.5gb │ 1g.5gb │                 │ 3g.20gb                           │",
+        "│        │        │                 │ A100-3-20C                        │",
+        "└────────┴────────┴╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌┴───────────────────────────────────┘"]
+
+
+@pytest.mark.parametrize(("boxes", "units"), [
+    ([], 4), ([(0, 8, "7g.40gb")], 8), ([(0, 3, "1g.24gb"), (6, 6, "2g.48gb")], 12),
+    ([(start, 1, "1g.5gb") for start in range(7)], 8), ([(11, 1, "a-rather-long-name")], 12)])
+def test_every_line_of_a_picture_is_as_long_and_each_box_has_its_name(boxes, units):
+    drawn = partition_pictures.picture(
+        [partition_pictures.Box(start, size, (name,)) for start, size, name in boxes], units)
+
+    ruler, *lines = drawn.splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert ruler.split() == [str(unit) for unit in range(units)]
+    for _, _, name in boxes:
+        assert drawn.count(name) == sum(each[2] == name for each in boxes)
+    # each box begins right under the number of its first unit
+    for start, _, _ in boxes:
+        assert lines[0][ruler.index(f" {start}")] in "┌┬"
+
+
+def test_steps_turn_what_is_into_what_will_be():
+    boxes = partition_pictures.boxes_of([a_group("1g.5gb", place(0, 1), place(6, 1))])
+
+    after = partition_pictures.boxes_after(boxes, {
+        "layout": {"partitions": [{"profile": "2g.10gb", "count": 1, "vgpu_type": "A100-2-10C"}]},
+        "steps": [{"action": "destroy", "profile": "1g.5gb", "placement": place(0, 1)},
+                  {"action": "create", "profile": "2g.10gb", "placement": place(0, 2)}]})
+
+    assert [(box.start, box.size, box.lines) for box in after] == [
+        (0, 2, ("2g.10gb", "A100-2-10C", "new")), (6, 1, ("1g.5gb",))]
+
+
+def test_a_device_that_shares_its_memory_by_time_has_lines_and_no_picture():
+    groups = [{"profile": "A100-4C", "count": 10, "vgpu_type": "A100-4C", "placements": []}]
+
+    assert partition_pictures.Places(groups, 0).human_readable() == "10 x A100-4C"
+    assert partition_pictures.Places(groups, 0).machine_readable() is groups
+    assert partition_pictures.Places([], 0).human_readable() == "none"
+    assert partition_pictures.Places([], 2).human_readable().count("╌")
+
+
+def test_layouts_steps_and_profiles_are_written_on_a_line_each():
+    assert partition_pictures.layout([
+        {"profile": "3g.20gb", "count": 1, "vgpu_type": None},
+        {"profile": "1g.5gb", "count": 2, "vgpu_type": "A100-1-5C"}]) == (
+            "3g.20gb + 2 x 1g.5gb (A100-1-5C)")
+    assert partition_pictures.layout([]) == "none"
+    assert partition_pictures.Steps([
+        {"action": "destroy", "profile": "1g.5gb", "placement": place(6, 1)},
+        {"action": "create", "profile": "2g.10gb", "placement": place(0, 2)},
+        {"action": "create", "profile": "A100-4C", "placement": None}]).human_readable() == (
+            "destroy 1g.5gb in 6\ncreate 2g.10gb in 0-1\ncreate A100-4C")
+    assert partition_pictures.Profiles([{
+        "name": "3g.20gb", "id": 9, "slices": 3, "memory_mib": 20096, "max_instances": 2,
+        "placements": [place(0, 4), place(4, 4)], "vgpu_types": ["A100-3-20C"]}]
+    ).human_readable() == "3g.20gb: 20096 MiB, at most 2, 4 units from 0, 4; A100-3-20C"
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("3g.20gb", {"profile": "3g.20gb", "count": 1}),
+    ("1g.5gb+me=2", {"profile": "1g.5gb+me", "count": 2}),
+    ("1g.5gb=2,A100-1-5C", {"profile": "1g.5gb", "count": 2, "vgpu_type": "A100-1-5C"}),
+    ("1g.5gb,A100-1-5C", {"profile": "1g.5gb", "count": 1, "vgpu_type": "A100-1-5C"})])
+def test_a_partition_is_a_profile_a_count_and_a_type(text, said):
+    assert partitions.partition(text) == said

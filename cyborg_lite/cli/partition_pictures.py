@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How partitions of a device are written for reading: pictures of its memory, layouts, steps.
+
+Pure: what is to be shown comes as the service tells it.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+from cliff import columns as cliff_columns
+
+NARROWEST = 4
+"""Characters of one memory unit, with the line on its left."""
+
+NEW = "new"
+"""Written in the box of a partition that is to come."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, order=True)
+class Box:
+    """The memory units `start` to `start + size - 1`; lines: what is written in it."""
+
+    start: int
+    size: int
+    lines: tuple[str, ...] = ()
+    is_free: bool = False
+
+
+def boxes_of(groups: Iterable[Mapping[str, Any]]) -> list[Box]:
+    """Return a box for each partition whose place is known."""
+    return [Box(place["start"], place["size"],
+                tuple(text for text in (group["profile"], group["vgpu_type"]) if text))
+            for group in groups for place in group["placements"]]
+
+
+def boxes_after(boxes: Iterable[Box], plan: Mapping[str, Any]) -> list[Box]:
+    """Return the boxes that there are once a plan is carried out; all places have to be known."""
+    types = {part["profile"]: part["vgpu_type"] for part in plan["layout"]["partitions"]}
+    there = {box.start: box for box in boxes}
+    for one in plan["steps"]:
+        place, profile = one["placement"], one["profile"]
+        if one["action"] == "destroy":
+            there.pop(place["start"], None)
+        else:
+            there[place["start"]] = Box(place["start"], place["size"], tuple(
+                text for text in (profile, types.get(profile), NEW) if text))
+    return sorted(there.values())
+
+
+def units_of(profiles: Iterable[Mapping[str, Any]]) -> int:
+    """Return how many memory units a device has: as far as its placements reach."""
+    return max((place["start"] + place["size"] for profile in profiles
+                for place in profile["placements"]), default=0)
+
+
+def width_of(boxes: Iterable[Box]) -> int:
+    """Return how many characters a memory unit needs, so that each text fits into its box."""
+    return max([NARROWEST, *(math.ceil((len(line) + 3) / box.size)
+                             for box in boxes for line in box.lines)])
+
+
+def picture(boxes: Iterable[Box], units: int, width: int = NARROWEST) -> str:
+    """Draw the memory of a device, a number over each unit; what is free has dashed lines.
+
+    width: of a unit at least, so that two pictures have one scale.
+    """
+    row = _without_gaps(sorted(boxes), units)
+    width = max(width, width_of(row))
+    inner = [box.size * width - 1 for box in row]
+    height = max(len(box.lines) for box in row)
+    ruler = "".join(f"{unit:<{width}}" for unit in range(units)).rstrip()
+    edges = [("╌" if box.is_free else "─") * length
+             for box, length in zip(row, inner, strict=True)]
+    middle = ["│" + "│".join(
+        f"{' ' + box.lines[line] if line < len(box.lines) else '':<{length}}"
+        for box, length in zip(row, inner, strict=True)) + "│" for line in range(height)]
+    return "\n".join([f" {ruler}", f"┌{'┬'.join(edges)}┐", *middle, f"└{'┴'.join(edges)}┘"])
+
+
+def _without_gaps(boxes: Sequence[Box], units: int) -> list[Box]:
+    row: list[Box] = []
+    at = 0
+    for box in (*boxes, Box(units, 0)):
+        if box.start > at:
+            row.append(Box(at, box.start - at, ("",), is_free=True))
+        if box.size:
+            row.append(box)
+        at = box.start + box.size
+    return row
+
+
+# --- in words ---------------------------------------------------------------------------------
+
+
+def layout(partitions: Iterable[Mapping[str, Any]]) -> str:
+    """Write a layout as `3g.20gb + 2 x 1g.5gb (A100-1-5C)`."""
+    return " + ".join(
+        f"{str(part['count']) + ' x ' if part['count'] > 1 else ''}{part['profile']}"
+        f"{_of_type(part)}" for part in partitions if part["count"]) or "none"
+
+
+def _of_type(part: Mapping[str, Any]) -> str:
+    kind = part.get("vgpu_type")
+    return f" ({kind})" if kind and kind != part["profile"] else ""
+
+
+def step(one: Mapping[str, Any]) -> str:
+    """Write a step as `create 2g.10gb in 0-1`."""
+    place = one["placement"]
+    if place is None:
+        return f"{one['action']} {one['profile']}"
+    last = place["start"] + place["size"] - 1
+    units = str(last) if place["size"] == 1 else f"{place['start']}-{last}"
+    return f"{one['action']} {one['profile']} in {units}"
+
+
+def counted(partitions: Iterable[Mapping[str, Any]]) -> collections.Counter[str]:
+    """Return how many partitions of each profile there are."""
+    found: collections.Counter[str] = collections.Counter()
+    for part in partitions:
+        found[part["profile"]] += part["count"]
+    return +found
+
+
+# --- for tables -------------------------------------------------------------------------------
+
+
+class Places(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
+    """The partitions that exist: a picture of those with a place, a line for others.
+
+    units: of the whole device. width: of a unit at least.
+    """
+
+    def __init__(self, value: list[dict[str, Any]], units: int, width: int = NARROWEST) -> None:
+        super().__init__(value)
+        self._units, self._width = units, width
+
+    def human_readable(self) -> str:
+        placed = [group for group in self._value if group["placements"]]
+        lines = [layout([group]) for group in self._value if not group["placements"]]
+        if self._units and (placed or not lines):
+            lines.insert(0, picture(boxes_of(placed), self._units, self._width))
+        return "\n".join(lines) or "none"
+
+
+class After(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
+    """The partitions that there would be, as a picture."""
+
+    def __init__(self, boxes: Sequence[Box], units: int, width: int) -> None:
+        super().__init__([{"profile": box.lines[0], "start": box.start, "size": box.size}
+                          for box in boxes])
+        self._boxes, self._units, self._width = boxes, units, width
+
+    def human_readable(self) -> str:
+        return picture(self._boxes, self._units, self._width)
+
+
+class Layout(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
+    """A layout, on one line."""
+
+    def human_readable(self) -> str:
+        return layout(self._value)
+
+
+class PlannedLayout(cliff_columns.FormattableColumn[dict[str, Any]]):
+    """The layout of a plan, with its id."""
+
+    def human_readable(self) -> str:
+        return f"{self._value['id']}: {layout(self._value['partitions'])}"
+
+
+class Steps(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
+    """What a split does, a line a step."""
+
+    def human_readable(self) -> str:
+        return "\n".join(step(one) for one in self._value) or "none"
+
+
+class Profiles(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
+    """What partitions there can be, a line a profile."""
+
+    def human_readable(self) -> str:
+        return "\n".join(self._line(each) for each in self._value)
+
+    @staticmethod
+    def _line(profile: Mapping[str, Any]) -> str:
+        places = profile["placements"]
+        size = places[0]["size"] if places else 0
+        where = (f", {size} unit{'s' if size > 1 else ''} from "
+                 f"{', '.join(str(place['start']) for place in places)}" if places else "")
+        types = f"; {', '.join(profile['vgpu_types'])}" if profile["vgpu_types"] else ""
+        return (f"{profile['name']}: {profile['memory_mib']} MiB, at most "
+                f"{profile['max_instances']}{where}{types}")
+
+
+class Choice(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
+    """How many layouts there are; which, is for a command of their own."""
+
+    def human_readable(self) -> str:
+        return f"{len(self._value)} that are maximal; see `device partition list`"
