@@ -6,115 +6,51 @@ Placement and the conductor are real; the agent is played at its RPC endpoint.
 
 from __future__ import annotations
 
-import contextlib
-import datetime
 import logging
 import pathlib
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from cyborg_lite import buses
 from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import rpc
 from cyborg_lite import states
 from cyborg_lite.conductor import partitioning
-from cyborg_lite.conductor import service
-from cyborg_lite.db import migrate
 from cyborg_lite.db import models
-from cyborg_lite.db import session
 from tests.fixtures import builders
-from tests.fixtures import cloud
 from tests.fixtures import databases
 from tests.fixtures import nova as nova_fixture
 from tests.fixtures import placement as placement_fixture
-from tests.fixtures import played_cloud
 from tests.fixtures import split_cards
+from tests.fixtures import split_worlds
 
 DEVICE = split_cards.uuid_of()
 SMALL, LARGE = split_cards.rp_uuid("A100-1-5C"), split_cards.rp_uuid("A100-3-20C")
 PAIR_ID = "9x2"
 
 
-class World:
-    """One host with one card, conductors without threads, and a Placement."""
+class World(split_worlds.World):
+    """With one card, and its agent played."""
 
     def __init__(self, folder: pathlib.Path, placement: placement_fixture.Placement,
                  nova_url: str) -> None:
-        self.placement = placement
-        self.conf = cloud.configuration(
-            folder, f"sqlite:///{folder}/test.sqlite", placement=placement.url, nova=nova_url,
-            more=f"[placement]\nauth_type = admin_token\nendpoint = {placement.url}\n"
-                 "token = admin\n")
-        self.bus = buses.LocalBus()
-        self.client = rpc.ConductorClient(self.bus, 30)
-        self.passed_s = 1.0
-        self.background = played_cloud.Later()
-        self.conductors = [self.another_conductor()]
-        self.database = self.conductors[0].database
-        self.bus.serve(rpc.CONDUCTOR_TOPIC, "controller", self.conductors[0].endpoint)
-        placement.make_compute_node(builders.HOST)
+        super().__init__(folder, placement, nova_url)
         self.card = split_cards.Card()
         self.agent = split_cards.Agent([self.card])
         self.stop_agent = self.bus.serve(rpc.AGENT_TOPIC, builders.HOST, self.agent)
 
-    def another_conductor(self) -> service.Conductor:
-        conductor = service.Conductor(self.conf, self.bus, pool=self.background, clock=self.clock)
-        migrate.upgrade(conductor.database.engine)
-        return conductor
-
-    def close(self) -> None:
-        for conductor in self.conductors:
-            conductor.database.dispose()
-
-    def clock(self) -> datetime.datetime:
-        return session.now() + datetime.timedelta(seconds=self.passed_s)
-
     def report(self) -> None:
         self.client.report(self.agent.report())
 
-    def sync(self) -> None:
-        self.conductors[0].placement_sync.run_once()
-
-    def apply(self) -> int:
-        """Have due wishes applied; returns how many were taken."""
-        number = partitioning.apply_due(self.conductors[0].binder)
-        self.background.run()
-        return number
-
-    def wish(self, layout: str = PAIR_ID, **more: Any) -> messages.PartitioningPlan:
+    def wish(self, layout: str = PAIR_ID) -> messages.PartitioningPlan:
         return self.client.set_partitioning(uuid=DEVICE, layout=layout, partitions=None,
-                                            **{"dry_run": False, **more})
-
-    def shown(self) -> messages.Partitioning:
-        return self.client.show_partitioning(uuid=DEVICE, every_layout=False)
+                                            dry_run=False)
 
     def state(self) -> tuple[str, str | None]:
-        return self.shown().state, self.shown().fault
-
-    def offered(self) -> dict[str, tuple[int, int]]:
-        """Total and reserved in Placement of every provider of the host but the compute node."""
-        tree = self.placement.call("GET", "/resource_providers")["resource_providers"]
-        found = {}
-        for provider in tree:
-            if provider["parent_provider_uuid"] is not None:
-                inventory = self.placement.inventories(provider["uuid"]).get("VGPU")
-                found[provider["uuid"]] = (
-                    inventory["total"], inventory["reserved"]) if inventory else (0, 0)
-        return found
-
-    def bind(self, provider: str) -> messages.Arq:
-        if not self.client.list_device_profiles(names=["vgpu"]):
-            self.client.create_device_profile(messages.DeviceProfile(
-                uuid=builders.new_uuid(), name="vgpu", groups=[{"resources:VGPU": "1"}]))
-        [request] = builders.bind_requests(
-            self.client.create_arqs("vgpu", "project1"), provider=provider)
-        with contextlib.suppress(errors.BindFailed):
-            self.client.bind_arqs([request])
-        return self.client.get_arq(request.arq_uuid, None)
+        shown = self.client.show_partitioning(uuid=DEVICE, every_layout=False)
+        return shown.state, shown.fault
 
 
 @pytest.fixture
@@ -309,8 +245,7 @@ def test_what_a_conductor_left_that_died_is_done_by_another(world: World) -> Non
     world.sync()
     partitioning.apply_due(world.conductors[0].binder)
     world.background.forget()
-    world.conductors.append(world.another_conductor())
-    other = world.conductors[1].binder
+    other = world.another_conductor().binder
     too_early = partitioning.apply_due(other)
 
     world.passed_s += other.lease_s + 1
