@@ -21,6 +21,8 @@ SERVERS = {
     "rabbitmq-server": ("rabbitmq-server", "/usr/sbin/rabbitmq-server"),
     "gcc": ("cc", "gcc", "clang"),
     "libc6-dev": ("/usr/include/stdio.h",),
+    "chromium": ("chromium", "google-chrome"),
+    "chromium-driver": ("chromedriver",),
 }
 """Debian package: any of these programs or files shows that it is installed."""
 

@@ -13,13 +13,16 @@ const FILTERS = ["instance", "state", "hostname"];
 /** What Nova attaches: the address of a function, or the uuid of a mediated device. */
 function handle(arq) {
   if (!arq.attach_handle_type) return null;
-  const { domain, bus, device, function: number, uuid } = arq.attach_handle_info ?? {};
-  const where = bus === undefined ? uuid : `${domain}:${bus}:${device}.${number}`;
-  return [`${arq.attach_handle_type} `, where && el("code", {}, where)];
+  const { domain, bus, device, function: number } = arq.attach_handle_info ?? {};
+  const where = bus === undefined ? arq.attach_handle_uuid : `${domain}:${bus}:${device}.${number}`;
+  return el("span", { class: "reason" }, `${arq.attach_handle_type} `,
+    where && el("code", {}, where));
 }
 
+/** Which set it is in, where that needs a word: the second one, of a migration. */
 function set(arq) {
-  return arq.migration_uuid ? ["migration ", el("code", {}, arq.migration_uuid)] : "active";
+  return arq.migration_uuid && el("span", { class: "reason" }, "for migration ",
+    el("code", {}, arq.migration_uuid));
 }
 
 export async function show({ service, query, signal, again }) {
@@ -30,10 +33,8 @@ export async function show({ service, query, signal, again }) {
       ["Request", (one) => one.uuid, "code"],
       ["State", (one) => badge(one.state, MARKS[one.state] ?? "quiet")],
       ["Device profile", (one) => one.device_profile_name],
-      ["Host", (one) => one.hostname],
-      ["Instance", (one) => one.instance_uuid, "code"],
-      ["Attach handle", handle],
-      ["Set", set],
+      ["Instance", (one) => one.instance_uuid && [el("code", {}, one.instance_uuid), set(one)]],
+      ["Host and attach handle", (one) => one.hostname && [one.hostname, handle(one)]],
       ["Changed", (one) => moment(one.updated_at ?? one.created_at)]],
     first: () => service.list("accelerator_requests", "arqs", { sets: "all", ...wanted }, signal) });
   const input = (key, size) => el("input", { name: key, value: query.get(key) ?? "", size,

@@ -10,6 +10,7 @@ export const title = "Device";
 
 const STATES = [["total", "Total"], ["free", "Free"], ["reserved", "Reserved"],
   ["in_use", "In use"], ["cleaning", "Cleaning"], ["failed", "Failed"], ["missing", "Missing"]];
+const ALWAYS = ["total", "free", "in_use"];
 
 export async function show({ service, variables, signal, again }) {
   const path = `devices/${variables.uuid}`;
@@ -42,12 +43,14 @@ export async function show({ service, variables, signal, again }) {
 
 function deployables(found) {
   if (!found?.length) return el("p", { class: "empty" }, "This device offers nothing at present.");
+  const shown = STATES.filter(([key]) => ALWAYS.includes(key)
+    || found.some((one) => one.attach_handles[key]));
   return table("Deployables and attach handles", [
     ["Deployable", (one) => one.name, "code"],
     ["Resource class", (one) => one.resource_class],
     ["Traits", (one) => one.traits.length ? el("ul", { class: "words" },
       one.traits.map((trait) => el("li", {}, trait))) : null],
     ["Attach handles", (one) => pictures.handles(one.attach_handles)],
-    ...STATES.map(([key, text]) => [text, (one) => one.attach_handles[key], "number"])],
+    ...shown.map(([key, text]) => [text, (one) => one.attach_handles[key], "number"])],
   found).node;
 }

@@ -71,7 +71,8 @@ export function table(caption, columns, rows) {
   const node = el("div", { class: "scroll", role: "region", "aria-label": caption, tabindex: "0" },
     el("table", {}, el("caption", { class: "out-of-sight" }, caption),
       el("thead", {}, el("tr", {}, columns.map(
-        (column) => el("th", { scope: "col", class: column[2] }, column[0])))),
+        (column) => el("th", { scope: "col",
+          class: column[2] === "number" ? "number" : null }, column[0])))),
       body));
   return { node, add: (more) => body.append(...more.map(line)), size: () => body.rows.length };
 }

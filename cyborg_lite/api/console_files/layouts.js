@@ -4,8 +4,7 @@
 import { announce, choice, el, field, newId, number, trouble } from "./dom.js";
 import * as pictures from "./pictures.js";
 import * as places from "./places.js";
-
-const ACTIONS = { destroy: "Destroy", create: "Create" };
+import { planned } from "./plan.js";
 
 /** `39 GiB`, `4.8 GiB`, `512 MiB`. */
 export function memory(mib) {
@@ -16,68 +15,77 @@ export function memory(mib) {
 
 /**
  * found: the partitioning. load(every): reads it again, with every layout or the full ones;
- * rehearse(id): the plan of a layout; set(id): makes it the wish.
+ * rehearse(wish): the plan of a wish; set(wish): has it done.
  * Returns {node, refresh(partitioning)}.
  */
 export function chooser({ found, load, rehearse, set }) {
   let shown = found;
   let chosen = null;
+  const group = newId("layout");
   const grid = el("div", { class: "layouts" });
   const legend = el("legend", {});
   const said = el("div", { class: "plan" });
-  const withProfile = choice("profile", found.profiles.map((one) => one.name), "", "any profile");
-  const every = el("input", { type: "checkbox", name: "every" });
+  const types = el("div", {});
+  const name = el("strong", {}, "none yet");
+  const sieve = filters(found.profiles);
   const look = el("button", { type: "button" }, "Show what it would do");
   const apply = el("button", { type: "submit", class: "main" }, "Set this layout");
-  const group = newId("layout");
 
   const draw = () => {
-    const wanted = shown.layouts.filter((layout) => !withProfile.value
-      || layout.partitions.some((one) => one.profile === withProfile.value));
+    const wanted = shown.layouts.filter(sieve.lets);
     const toneOf = pictures.colours(shown.profiles);
-    const units = places.unitsOf(shown.profiles);
-    if (!wanted.some((layout) => layout.id === chosen)) choose(null);
+    if (!wanted.some((layout) => layout.id === chosen?.id)) choose(null);
     grid.replaceChildren(...wanted.map((layout) => card(layout, {
-      group, toneOf, units, shown, isChosen: layout.id === chosen,
-      onChoose: () => choose(layout.id) })));
-    legend.textContent = `${number(wanted.length, "layout")}${every.checked ? "" : " that leave"
-      + " room for nothing more"}`;
-    if (wanted.length === 1) legend.textContent = legend.textContent.replace("leave", "leaves");
+      group, toneOf, shown, isChosen: layout.id === chosen?.id,
+      onChoose: () => choose(layout) })));
+    const which = sieve.every.checked ? "" : ` that ${wanted.length === 1 ? "leaves" : "leave"}`
+      + " room for nothing more";
+    legend.textContent = `${number(wanted.length, "layout")}${which}`;
   };
-  const choose = (id) => {
-    if (id === chosen) return;
-    chosen = id;
+  const choose = (layout) => {
+    chosen = layout;
     said.replaceChildren();
+    name.textContent = layout ? places.describe(layout.partitions) : "none yet";
+    types.replaceChildren(layout ? typesOf(layout, shown.profiles) : "");
   };
   const filtered = () => {
     draw();
     announce(legend.textContent);
   };
-  withProfile.addEventListener("change", filtered);
-  every.addEventListener("change", () => during(every, said, async () => {
-    shown = await load(every.checked);
-    filtered();
-  }));
-  look.addEventListener("click", () => during(look, said, async () => {
-    if (!needsChoice(chosen, grid, said)) return;
-    const plan = await rehearse(chosen);
+  sieve.node.addEventListener("change", (event) => {
+    if (event.target !== sieve.every) {
+      filtered();
+      return;
+    }
+    during(sieve.every, said, async () => {
+      shown = await load(sieve.every.checked);
+      filtered();
+    });
+  });
+  const withWish = (control, act) => during(control, said, async () => {
+    if (!chosen) {
+      said.replaceChildren(el("p", { class: "warn", role: "alert" }, "Choose a layout first."));
+      grid.querySelector("input")?.focus();
+      return;
+    }
+    await act(wishFor(chosen, types));
+  });
+  look.addEventListener("click", () => withWish(look, async (wish) => {
+    const plan = await rehearse(wish);
     said.replaceChildren(planned(plan, shown, "What it would do"));
     said.querySelector("h3").focus();
   }));
-
   const form = el("form", { class: "chooser" },
-    el("h3", {}, "Split it otherwise"),
-    el("div", { class: "filters" }, field("With at least one", withProfile),
-      el("div", { class: "field check" }, every,
-        el("label", { for: (every.id = newId("field")) }, "Also layouts that leave room"))),
-    el("fieldset", {}, legend, grid),
-    said,
-    el("div", { class: "actions" }, look, apply));
+    el("h3", {}, "Split it otherwise"), sieve.node,
+    el("div", { class: "beside" },
+      el("fieldset", {}, legend, grid),
+      el("div", { class: "choice", role: "group", "aria-label": "The chosen layout" },
+        el("p", { class: "chosen" }, "Chosen: ", name), types, said,
+        el("div", { class: "actions" }, look, apply))));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    during(apply, said, async () => {
-      if (!needsChoice(chosen, grid, said)) return;
-      const plan = await set(chosen);
+    withWish(apply, async (wish) => {
+      const plan = await set(wish);
       said.replaceChildren(planned(plan, shown, "Being done"));
     });
   });
@@ -85,10 +93,30 @@ export function chooser({ found, load, rehearse, set }) {
   return {
     node: form,
     refresh: (fresh) => {
-      shown = { ...fresh, layouts: every.checked ? shown.layouts : fresh.layouts };
+      shown = { ...fresh, layouts: sieve.every.checked ? shown.layouts : fresh.layouts };
       said.replaceChildren();
       draw();
     } };
+}
+
+/** What narrows the choice; it is the key to the colours too. */
+function filters(profiles) {
+  const toneOf = pictures.colours(profiles);
+  const names = [...new Set(profiles.map((one) => one.name))];
+  const needed = choice("profile", names, "", "any profile");
+  const every = el("input", { type: "checkbox", name: "every", id: newId("field") });
+  const boxes = names.map((name) => el("input", {
+    type: "checkbox", name: "of", value: name, checked: true, id: newId("field") }));
+  const node = el("div", { class: "sieve" },
+    el("fieldset", { class: "key" }, el("legend", {}, "Made of"),
+      boxes.map((box) => el("label", { for: box.id, class: "swatch" }, box,
+        pictures.swatch(toneOf(box.value)), box.value))),
+    el("div", { class: "filters" }, field("With at least one", needed),
+      el("div", { class: "field check" }, every,
+        el("label", { for: every.id }, "Also layouts that leave room"))));
+  const has = (layout, name) => layout.partitions.some((one) => one.profile === name);
+  return { node, every, lets: (layout) => (!needed.value || has(layout, needed.value))
+    && boxes.every((box) => box.checked || !has(layout, box.value)) };
 }
 
 /** Do `act` once at a time; what goes wrong is said where its outcome would be. */
@@ -98,44 +126,26 @@ async function during(control, said, act) {
   try {
     await act();
   } catch (error) {
-    if (error.name !== "AbortError") said.replaceChildren(trouble(error));
+    if (error.name === "AbortError") return;
+    said.replaceChildren(trouble(error));
+    said.scrollIntoView({ block: "nearest" });
   } finally {
     control.removeAttribute("aria-disabled");
   }
 }
 
-function needsChoice(chosen, grid, said) {
-  if (chosen !== null) return true;
-  said.replaceChildren(el("p", { class: "notice", role: "alert" }, "Choose a layout first."));
-  grid.querySelector("input")?.focus();
-  return false;
-}
-
-function card(layout, { group, toneOf, units, shown, isChosen, onChoose }) {
-  const placed = places.place(shown.profiles, layout.partitions);
+function card(layout, { group, toneOf, shown, isChosen, onChoose }) {
   const isNow = same(layout.partitions, shown.current);
   const measure = [
-    layout.slices_used ? `${number(layout.slices_used, "slice")}` : null,
+    layout.slices_used ? number(layout.slices_used, "slice") : null,
     layout.memory_used_mib ? memory(layout.memory_used_mib) : null].filter(Boolean).join(", ");
   return el("label", { class: "layout", "data-layout": layout.id },
     el("input", { type: "radio", name: group, value: layout.id, checked: isChosen,
       onchange: onChoose }),
     el("span", { class: "name" }, places.describe(layout.partitions)),
-    placed && units ? pictures.device(units, placed, toneOf, { title: "One way to lay it out" })
-      : bars(layout, toneOf),
-    el("span", { class: "measure" }, measure, isNow && el("b", {}, measure ? ", as it is now"
-      : "as it is now")));
-}
-
-/** A picture for partitions whose places nobody knows: as many equal columns. */
-function bars({ partitions }, toneOf) {
-  const blocks = [];
-  for (const { profile, count, vgpu_type } of partitions) {
-    for (let index = 0; index < count; index += 1) {
-      blocks.push({ profile, vgpu_type, start: blocks.length, size: 1 });
-    }
-  }
-  return pictures.device(Math.max(blocks.length, 1), blocks, toneOf, { title: "Side by side" });
+    pictures.layout(shown.profiles, layout.partitions, toneOf),
+    el("span", { class: "measure" }, measure,
+      isNow && el("b", { class: "now" }, `${measure && ", "}as it is now`)));
 }
 
 function same(partitions, current) {
@@ -144,24 +154,27 @@ function same(partitions, current) {
   return sorted(partitions) === sorted(current);
 }
 
-function planned(plan, shown, title) {
-  const heading = el("h3", { tabindex: "-1" }, title);
-  const stays = plan.kept ? `${number(plan.kept, "partition stays", "partitions stay")} as `
-    + `${plan.kept === 1 ? "it is" : "they are"}.` : "";
-  if (!plan.steps.length) {
-    return el("div", { class: "card" }, heading,
-      el("p", {}, `Nothing has to change. ${stays}`));
-  }
-  const outcome = places.after(places.existing(shown.current), plan.steps);
-  const units = places.unitsOf(shown.profiles);
-  return el("div", { class: "card" }, heading,
-    el("p", {}, `${stays} ${number(plan.steps.length, "step")}, in this order:`.trim()),
-    el("ol", { class: "steps" }, plan.steps.map(({ action, profile, placement }) => el("li", {
-      class: action }, el("span", { class: "action" }, ACTIONS[action] ?? action), ` ${profile}`,
-    placement && ` at ${places.span(placement)}`))),
-    outcome && el("figure", { class: "device" },
-      el("figcaption", {}, el("strong", {}, "Afterwards"),
-        ` ${places.describe(plan.layout.partitions)}`),
-      pictures.device(units, outcome, pictures.colours(shown.profiles),
-        { title: "Afterwards", ruler: true, height: 74 })));
+// --- vGPU types in partitions ----------------------------------------------------------------
+
+/** A select for each partition that several vGPU types could live in. */
+function typesOf({ partitions }, profiles) {
+  const open = partitions.filter((one) => !one.vgpu_type).map((one) => ({
+    ...one, types: profiles.find((profile) => profile.name === one.profile)?.vgpu_types ?? [] }))
+    .filter((one) => one.types.length);
+  if (!open.length) return "";
+  return el("fieldset", { class: "types" }, el("legend", {}, "Which vGPU type each is for"),
+    el("div", { class: "filters" }, open.map((one) => {
+      const select = el("select", { "data-profile": one.profile },
+        one.types.map((type) => el("option", {}, type)));
+      return field(places.describe([{ ...one, vgpu_type: null }]), select);
+    })));
+}
+
+/** The body that asks for a layout: its id, or its partitions where types were chosen. */
+function wishFor(layout, types) {
+  const chosen = new Map([...types.querySelectorAll("select")].map(
+    (select) => [select.dataset.profile, select.value]));
+  if (!chosen.size) return { layout: layout.id };
+  return { partitions: layout.partitions.map(({ profile, count, vgpu_type: type }) => (
+    { profile, count, vgpu_type: type ?? chosen.get(profile) ?? null })) };
 }

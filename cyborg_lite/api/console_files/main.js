@@ -18,7 +18,7 @@ const VIEWS = [
   { path: /^\/arqs$/, view: arqs },
 ];
 const START = "/hosts";
-const LINKS = [["/hosts", "Hosts"], ["/devices", "Devices"], ["/arqs", "Accelerator requests"]];
+const LINKS = [["/hosts", "Hosts"], ["/devices", "Devices"], ["/arqs", "Requests"]];
 
 const main = document.getElementById("main");
 let settings = null;
@@ -73,7 +73,7 @@ async function open(view, variables, query, signal) {
     if (signal.aborted) return;
     put([el("h1", { tabindex: "-1" }, view.title), trouble(error),
       error.status === 403 && el("p", {}, "What you may see is decided by the service's policy. ",
-        el("a", { href: "#/arqs" }, "Accelerator requests"), " of your project are open to its"
+        el("a", { href: "#/arqs" }, "The accelerator requests"), " of your project are open to its"
         + " readers and members.")], view.title);
   } finally {
     clearTimeout(late);

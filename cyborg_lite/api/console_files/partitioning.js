@@ -20,8 +20,9 @@ const WAITS_MS = [500, 1000, 1000, 2000, 3000, 5000];
 /** The part of a device's view. onApplied: called after a wish was applied, or has failed. */
 export async function section({ service, device, signal, onApplied }) {
   const path = `devices/${device.uuid}/partitioning`;
+  const heading = el("h2", { id: "partitions", tabindex: "-1" }, "Partitions");
   const part = el("section", { "aria-labelledby": "partitions", class: "partitions" },
-    el("h2", { id: "partitions" }, "Partitions"));
+    heading);
   let found;
   try {
     found = await service.get(path, {}, signal);
@@ -49,10 +50,12 @@ export async function section({ service, device, signal, onApplied }) {
   const choosing = chooser({
     found,
     load: (every) => service.get(path, every ? { all: "true" } : {}, signal),
-    rehearse: (layout) => service.put(path, { dry_run: "true" }, { layout }, signal),
-    set: async (layout) => {
-      const plan = await service.put(path, {}, { layout }, signal);
+    rehearse: (wish) => service.put(path, { dry_run: "true" }, wish, signal),
+    set: async (wish) => {
+      const plan = await service.put(path, {}, wish, signal);
       draw(await service.get(path, {}, signal));
+      // where it can be watched
+      heading.focus();
       announce("The wish is stored and is being applied");
       void watch().catch((error) => failed(error));
       return plan;
@@ -89,7 +92,8 @@ function overview(found) {
       badge(found.state, MARKS[found.state] ?? "quiet"), " ",
       `${SCHEMES[found.scheme] ?? found.scheme}. ${SENTENCES[found.state] ?? ""}`),
     found.state === "applying" && progress(found),
-    found.fault && el("p", { class: "fault" }, found.fault),
+    found.fault && el("p", { class: found.state === "failed" ? "fault" : "fault waits" },
+      found.fault),
     el("div", { class: "figures" },
       figure("Now", groups(found.current), places.existing(found.current), units, toneOf),
       isWaiting && found.desired && figure("Wished", found.desired,
@@ -107,7 +111,7 @@ export function figure(title, partitions, placed, units, toneOf) {
   return el("figure", { class: "device" },
     el("figcaption", {}, el("strong", {}, title), ` ${text}`),
     placed && units ? pictures.device(units, placed, toneOf,
-      { title, ruler: true, height: 74 }) : null);
+      { title, ruler: true, size: "large" }) : null);
 }
 
 /** How many of the wished partitions are there. */

@@ -3,9 +3,11 @@
 // has a text that says the same.
 
 import { svg } from "./dom.js";
-import { span } from "./places.js";
+import { place, span, unitsOf } from "./places.js";
 
-const WIDTH = 320;
+const WIDTH = { small: 320, large: 640 };
+const HEIGHT = { small: 66, large: 96 };
+const RULER = 20;
 const GAP = 3;
 const COLOURS = 8;
 
@@ -24,10 +26,11 @@ export function shortLines(name, type) {
 
 /**
  * A device of `units` with blocks [{profile, vgpu_type, start, size}].
- * title: what the text begins with; ruler: with the numbers of the units.
+ * title: what the text begins with; size: small or large; ruler: with the numbers of the units.
  */
-export function device(units, blocks, toneOf, { title, ruler = false, height = 62 }) {
-  const step = WIDTH / units;
+export function device(units, blocks, toneOf, { title, ruler = false, size = "small" }) {
+  const height = HEIGHT[size];
+  const step = WIDTH[size] / units;
   const used = new Set();
   const parts = blocks.map((block) => {
     for (let unit = block.start; unit < block.start + block.size; unit += 1) used.add(unit);
@@ -39,13 +42,34 @@ export function device(units, blocks, toneOf, { title, ruler = false, height = 6
     ...(free.length ? [`nothing at ${runs(free).map(span).join(" and ")}`] : [])].join(", ");
   return svg("svg", {
     class: "device-picture", role: "img", "aria-label": `${title}: ${label || "nothing"}.`,
-    viewBox: `0 0 ${WIDTH} ${height + (ruler ? 16 : 0)}` },
+    viewBox: `0 0 ${WIDTH[size]} ${height + (ruler ? RULER : 0)}` },
   free.map((unit) => svg("rect", { class: "free", x: unit * step + GAP / 2, y: GAP / 2,
     width: step - GAP, height: height - GAP, rx: 5 })),
   parts,
   ruler && [...Array(units).keys()].filter((unit) => unit % Math.ceil(units / 16) === 0).map(
     (unit) => svg("text", {
-      class: "unit", x: (unit + 0.5) * step, y: height + 12 }, String(unit))));
+      class: "unit", x: (unit + 0.5) * step, y: height + 15 }, String(unit))));
+}
+
+/** One way to lay out [{profile, count}]; as equal columns where nobody knows the places. */
+export function layout(profiles, partitions, toneOf) {
+  const units = unitsOf(profiles);
+  const placed = units ? place(profiles, partitions) : null;
+  if (placed) return device(units, placed, toneOf, { title: "One way to lay it out" });
+  const blocks = [];
+  for (const { profile, count, vgpu_type } of partitions) {
+    for (let index = 0; index < count; index += 1) {
+      blocks.push({ profile, vgpu_type, start: blocks.length, size: 1 });
+    }
+  }
+  const columns = Math.max(blocks.length, 1);
+  return device(columns, blocks, toneOf, { title: "Side by side" });
+}
+
+/** The colour of a profile, beside its name. */
+export function swatch(tone) {
+  return svg("svg", { class: `mark ${tone}`, viewBox: "0 0 16 16", "aria-hidden": "true" },
+    svg("rect", { width: 16, height: 16, rx: 4 }));
 }
 
 function named({ profile, vgpu_type: type }) {
@@ -67,11 +91,11 @@ function drawn(block, step, height, tone) {
   const x = block.start * step + GAP / 2;
   const width = block.size * step - GAP;
   const lines = width >= 22 ? shortLines(block.profile, block.vgpu_type) : [];
-  const top = height / 2 - (lines.length - 1) * 7 + 4;
+  const top = height / 2 - (lines.length - 1) * 8 + 5;
   return svg("g", { class: `block ${tone}` },
     svg("rect", { x, y: GAP / 2, width, height: height - GAP, rx: 5 }),
     lines.map((line, index) => svg("text", {
-      class: index ? "minor" : "major", x: x + width / 2, y: top + index * 14 }, line)));
+      class: index ? "minor" : "major", x: x + width / 2, y: top + index * 16 }, line)));
 }
 
 const STATES = ["in_use", "reserved", "free", "cleaning", "failed", "missing"];

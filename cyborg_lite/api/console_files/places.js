@@ -72,10 +72,10 @@ export function span({ start, size }) {
   return size === 1 ? `unit ${start}` : `units ${start} to ${start + size - 1}`;
 }
 
-/** `3g.20gb + 2 × 1g.5gb`. */
+/** `3g.20gb + 2 × 1g.5gb`, which breaks at a plus alone. */
 export function describe(partitions) {
   return partitions.filter(({ count }) => count > 0).map(({ profile, count, vgpu_type: type }) => {
     const name = type && type !== profile ? `${profile} as ${type}` : profile;
-    return count === 1 ? name : `${count} × ${name}`;
+    return count === 1 ? name : `${count}\u00a0×\u00a0${name}`;
   }).join(" + ") || "no partitions";
 }
