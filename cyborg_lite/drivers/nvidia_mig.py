@@ -12,7 +12,6 @@ import collections
 import logging
 import threading
 from collections.abc import Collection
-from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import ClassVar
@@ -34,7 +33,6 @@ from cyborg_lite.drivers import placement_names
 from cyborg_lite.drivers import sysfs
 from cyborg_lite.drivers import vendor_vfio
 from cyborg_lite.drivers import vendor_vfio_work
-from cyborg_lite.drivers import vgpu_types
 
 LOG = logging.getLogger(__name__)
 
@@ -133,13 +131,16 @@ class NvidiaMigDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles,
     def _device(self, function: sysfs.PciFunction, card: nvidia_mig_cards.Card,
                 carrier: nvidia_cards.Card | None, virtual: Sequence[sysfs.PciFunction],
                 records: Mapping[str, handle_records.Record]) -> messages.ReportedDevice:
-        offered_as = self._offered_as(function, card, self._choices.of(card.address), records)
+        words = nvidia_mig_types.words(self._options, function, self._entry(function).vgpu_type)
+        offered_as = nvidia_mig_types.offered(
+            card, nvidia_mig_types.in_use(card, records.values()),
+            self._choices.of(card.address), words)
         offers = nvidia_mig_offers.Offers()
         if carrier is not None and self._may_offer(carrier):
             self._catalogue.learn(card.address, {each.id: each.name for each in card.types or ()})
             offers = nvidia_mig_offers.of(
-                carrier, _room(card, offered_as), records, self._refusal, self.environment.sysfs,
-                self._catalogue)
+                carrier, nvidia_mig_types.room(card, offered_as), records, self._refusal,
+                self.environment.sysfs, self._catalogue)
         deployables = [self._deployable(function, card, name, offer.handles)
                        for name, offer in offers.by_type.items()]
         handed_out = {handle_slots.address_of(handle.info) for each in deployables
@@ -150,23 +151,12 @@ class NvidiaMigDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles,
                     child.address, f"it is a virtual function of {card.address}, and no partition "
                     "needs it")
         self._tell(card, carrier, offers, offered_as)
-        return nvidia_cards.device(function, NAME, deployables,
-                                   nvidia_mig_cards.partitioning(card, offered_as))
+        return nvidia_cards.device(function, NAME, deployables, nvidia_mig_cards.partitioning(
+            card, offered_as, nvidia_mig_types.ranked(card, words)))
 
     def _may_offer(self, carrier: nvidia_cards.Card) -> bool:
         return not isinstance(carrier, vendor_vfio.Card) or bool(
             self._options.get("offer_vendor_vfio", True))
-
-    def _offered_as(self, function: sysfs.PciFunction | None, card: nvidia_mig_cards.Card,
-                    wished: Iterable[nvidia_mig_types.Choice],
-                    records: Mapping[str, handle_records.Record]) -> list[str | None]:
-        words: list[str] = []
-        if function is not None:
-            entry = self._entry(function)
-            words = nvidia_mig_types.words(self._options, function, entry.vgpu_type)
-        in_use = [vgpu_types.short_name(record.name) for record in records.values()
-                  if record.card == card.address]
-        return nvidia_mig_types.offered(card, in_use, wished, words)
 
     def _entry(self, function: sysfs.PciFunction) -> device_config.Entry:
         return (self.environment.devices.entry_for(function)
@@ -221,7 +211,7 @@ class NvidiaMigDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles,
         with self._splitting:
             self._look_at_owner(address)
             card = self._card(address)
-            wanted, choices = _resolved(card, wish.partitions)
+            wanted, choices = nvidia_mig_work.resolved(card, wish.partitions)
             self._look_for_users(card, choices)
             nvidia_mig_work.MigWork(
                 self.environment.host, lambda: self._card(address),
@@ -261,10 +251,10 @@ class NvidiaMigDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles,
         there = self._live(card.address)
         if there is None:
             return
-        records = self._records.all()
-        kept = collections.Counter(filter(None, self._offered_as(None, card, choices, records)))
-        wished = collections.Counter(filter(None, self._offered_as(None, card, choices, {})))
-        if choices and kept - wished:
+        in_use = nvidia_mig_types.in_use(card, self._records.all().values())
+        kept = nvidia_mig_types.offered(card, in_use, choices, ())
+        wished = nvidia_mig_types.offered(card, (), choices, ())
+        if choices and collections.Counter(kept) != collections.Counter(wished):
             raise nvidia_mig_work.Fault(f"{there}; they can't be of other types")
 
     # --- host work ----------------------------------------------------------------------------
@@ -301,35 +291,3 @@ class NvidiaMigDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles,
 def profile_trait(profile: str) -> str:
     """Return the trait of a partition's profile: `+me` and `-me` are not the same to Placement."""
     return placement_names.custom(f"MIG_{profile}".replace("-", "_NO_").replace("+", "_"))
-
-
-def _room(card: nvidia_mig_cards.Card, offered_as: Iterable[str | None]) -> dict[str, int]:
-    """How many vGPUs of each type its partitions hold."""
-    kinds = {each.short_name: each for each in card.types or ()}
-    partitions = collections.Counter(name for name in offered_as if name is not None)
-    return {name: min(number * kinds[name].max_per_partition, kinds[name].max_instances)
-            for name, number in partitions.items()}
-
-
-def _resolved(card: nvidia_mig_cards.Card, wished: Iterable[messages.PartitionCount]) -> (
-        tuple[dict[int, int], list[nvidia_mig_types.Choice]]):
-    """Return how many of each profile, and the types that were named. Raises Fault."""
-    ids = {each.name: each.id for each in card.profiles}
-    wanted: collections.Counter[int] = collections.Counter()
-    choices: list[nvidia_mig_types.Choice] = []
-    for each in wished:
-        if each.profile not in ids:
-            raise nvidia_mig_work.Fault(
-                f"GPU {card.address} has no profile {each.profile!r}; it has "
-                f"{', '.join(ids) or 'none'}")
-        profile_id = ids[each.profile]
-        wanted[profile_id] += max(each.count, 0)
-        if each.vgpu_type is None:
-            continue
-        known = [kind.short_name for kind in card.types_of(profile_id)]
-        if each.vgpu_type not in known:
-            raise nvidia_mig_work.Fault(
-                f"partitions {each.profile} of GPU {card.address} hold no vGPUs of type "
-                f"{each.vgpu_type!r}, but of {', '.join(known) or 'none'}")
-        choices += [(profile_id, each.vgpu_type)] * max(each.count, 0)
-    return dict(wanted), choices

@@ -100,6 +100,7 @@ def of(address: str, told: Mapping[str, Any]) -> Card | None:
     if told["mode"] is None:
         return None
     types = told["types"]
+    most_of = {number: most for number, _, _, _, most, _ in told["profiles"]}
     return Card(
         address, bool(told["mode"][0]), bool(told["mode"][1]),
         tuple(layouts.Profile(number, name, slices, memory_mib, most,
@@ -109,21 +110,27 @@ def of(address: str, told: Mapping[str, Any]) -> Card | None:
                                               used), tuple(computes))
               for number, profile_id, start, size, computes, used in told["partitions"]),
         None if types is None else tuple(
-            vgpu_layouts.VgpuType(number, name, memory_mib, most, profile_id, each)
+            vgpu_layouts.VgpuType(number, name, memory_mib,
+                                  most or each * most_of.get(profile_id, 0), profile_id, each)
             for number, name, memory_mib, most, profile_id, each in types
             if profile_id is not None),
         bool(told["blind"]))
 
 
-def partitioning(card: Card, offered_as: Iterable[str | None]) -> messages.ReportedPartitioning:
-    """Return the report of a card. offered_as: the vGPU type of each partition, in their order."""
+def partitioning(card: Card, offered_as: Iterable[str | None],
+                 types_of: Mapping[int, list[str]]) -> messages.ReportedPartitioning:
+    """Return the report of a card.
+
+    offered_as: the vGPU type of each partition, in their order. types_of: those that live in each
+    profile's partitions, the one to take first.
+    """
     types = card.types or ()
     return messages.ReportedPartitioning(
         scheme=SCHEME_VGPU if types else SCHEME,
         profiles=[messages.PartitionProfile(
             name=each.name, id=each.id, slices=each.slices, memory_mib=each.memory_mib,
             max_instances=each.max_instances, placements=[_place(one) for one in each.placements],
-            vgpu_types=[one.short_name for one in card.types_of(each.id)])
+            vgpu_types=types_of.get(each.id, []))
             for each in layouts.ordered(card.profiles)],
         vgpu_types=[messages.PartitionVgpuType(
             name=each.short_name, id=each.id, memory_mib=each.memory_mib,

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cyborg_lite import vgpu_layouts
+from cyborg_lite.drivers import handle_records
 from cyborg_lite.drivers import nvidia_mig_cards
 from cyborg_lite.drivers import state_file
 from cyborg_lite.drivers import sysfs
@@ -56,16 +57,16 @@ class Choices:
         return found if isinstance(found, dict) else {}
 
 
-def offered(card: nvidia_mig_cards.Card, in_use: Iterable[str], wished: Iterable[Choice],
+def offered(card: nvidia_mig_cards.Card, used: Iterable[str], wished: Iterable[Choice],
             words: Sequence[str]) -> list[str | None]:
     """Return the short name of each partition's type, in their order; None has nothing to offer.
 
-    in_use: types of the vGPUs that we made, each as often as it is there; they come before all
+    used: types of the vGPUs that we made, each as often as it is there; they come before all
     wishes. words: types that the operator prefers where no wish was made.
     """
     waiting: dict[int, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     by_name = {each.short_name: each for each in card.types or ()}
-    for name, number in collections.Counter(in_use).items():
+    for name, number in collections.Counter(used).items():
         kind = by_name.get(name)
         if kind is not None and kind.partition_profile_id is not None:
             waiting[kind.partition_profile_id][name] = -(-number // max(kind.max_per_partition, 1))
@@ -85,6 +86,21 @@ def offered(card: nvidia_mig_cards.Card, in_use: Iterable[str], wished: Iterable
     return [next(given[each.instance.profile_id], None) for each in card.partitions]
 
 
+def room(card: nvidia_mig_cards.Card, offered_as: Iterable[str | None]) -> dict[str, int]:
+    """Return how many vGPUs of each type the partitions of a card hold."""
+    kinds = {each.short_name: each for each in card.types or ()}
+    partitions = collections.Counter(name for name in offered_as if name is not None)
+    return {name: min(number * kinds[name].max_per_partition, kinds[name].max_instances)
+            for name, number in partitions.items()}
+
+
+def in_use(card: nvidia_mig_cards.Card,
+           records: Iterable[handle_records.Record]) -> list[str]:
+    """Return the types of the vGPUs that we made on a card, each as often as it is there."""
+    return [vgpu_types.short_name(record.name) for record in records
+            if record.card == card.address]
+
+
 def default(card: nvidia_mig_cards.Card, profile_id: int,
             words: Sequence[str] = ()) -> vgpu_layouts.VgpuType | None:
     """Return the type to take when nobody says which: a word's, else one for all of the partition.
@@ -97,6 +113,16 @@ def default(card: nvidia_mig_cards.Card, profile_id: int,
             if vgpu_types.is_meant(word, f"nvidia-{each.id}", each.name):
                 return each
     return min(known, key=_order, default=None)
+
+
+def ranked(card: nvidia_mig_cards.Card, words: Sequence[str]) -> dict[int, list[str]]:
+    """Short names of the types that live in each profile's partitions, the default first."""
+    found: dict[int, list[str]] = {}
+    for profile in card.profiles:
+        first = default(card, profile.id, words)
+        kinds = sorted(card.types_of(profile.id), key=lambda kind: (kind != first, _order(kind)))
+        found[profile.id] = [kind.short_name for kind in kinds]
+    return found
 
 
 def _order(kind: vgpu_layouts.VgpuType) -> tuple[int, int, str]:

@@ -6,6 +6,7 @@ Which card, and as which vGPU types its partitions are offered, is known elsewhe
 
 from __future__ import annotations
 
+import collections
 import logging
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from cyborg_lite import layout_plans
 from cyborg_lite import layout_wishes
 from cyborg_lite import layouts
+from cyborg_lite import messages
 from cyborg_lite.drivers import nvidia_mig_cards
 from cyborg_lite.drivers import nvml_mig
 from cyborg_lite.drivers import privileged
@@ -50,11 +52,11 @@ class MigWork:
         """
         wanted = {number: count for number, count in wanted.items() if count}
         card = self._asked()
-        if card.counts == wanted and card.is_whole:
-            return
         if card.is_blind:
             raise Fault("NVML shows places and partitions to privileged callers only: see that the "
-                        "agent's helper can start ([privsep] helper_command)")
+                        "agent's helper has the rights of root ([privsep] helper_command)")
+        if card.counts == wanted and card.is_whole:
+            return
         _judge(card, wanted)
         busy = self._busy()
         if not (card.is_on and card.will_be_on):
@@ -182,6 +184,30 @@ class MigWork:
         empty = sum(not each.computes for each in card.partitions)
         return (f"the card has {card.describe()} now"
                 + (f", {empty} of them without a compute instance" if empty else ""))
+
+
+def resolved(card: nvidia_mig_cards.Card, wished: Iterable[messages.PartitionCount]) -> (
+        tuple[dict[int, int], list[tuple[int, str]]]):
+    """Return how many of each profile, and the types that were named, by profile. Raises Fault."""
+    ids = {each.name: each.id for each in card.profiles}
+    wanted: collections.Counter[int] = collections.Counter()
+    choices: list[tuple[int, str]] = []
+    for each in wished:
+        if each.profile not in ids:
+            raise Fault(
+                f"GPU {card.address} has no profile {each.profile!r}; it has "
+                f"{', '.join(ids) or 'none'}")
+        profile_id = ids[each.profile]
+        wanted[profile_id] += max(each.count, 0)
+        if each.vgpu_type is None:
+            continue
+        known = [kind.short_name for kind in card.types_of(profile_id)]
+        if each.vgpu_type not in known:
+            raise Fault(
+                f"partitions {each.profile} of GPU {card.address} hold no vGPUs of type "
+                f"{each.vgpu_type!r}, but of {', '.join(known) or 'none'}")
+        choices += [(profile_id, each.vgpu_type)] * max(each.count, 0)
+    return dict(wanted), choices
 
 
 def _judge(card: nvidia_mig_cards.Card, wanted: Mapping[int, int]) -> None:

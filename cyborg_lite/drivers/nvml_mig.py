@@ -45,8 +45,8 @@ def look(addresses: Sequence[str]) -> dict[str, dict[str, Any]]:
     mode: now, and after the next reset; None where the card has no MIG. profiles: id, name,
     slices, memory in MiB, most instances, places. partitions: id, profile id, place, slices of
     its compute instances, whether it is used. types: id, full name, memory in MiB, most on the
-    card, profile id, most in a partition; None without vGPU software. `blind`: the caller has
-    not the right to see places and partitions.
+    card (0: not told), profile id, most in a partition; None without vGPU software. `blind`: the
+    caller has not the right to see places and partitions.
     Raises Refused when the library doesn't answer at all.
     """
     with _library() as ask:
@@ -262,7 +262,7 @@ def _types(ask: _Asking, card: Any) -> list[list[Any]] | None:
         found.append([
             int(number), " ".join(_text(ask("nvmlVgpuTypeGetName", number)).split()),
             int(ask("nvmlVgpuTypeGetFramebufferSize", number)) >> 20,
-            int(ask("nvmlVgpuTypeGetMaxInstances", card, number)),
+            int(_or_none(ask, "nvmlVgpuTypeGetMaxInstances", card, number) or 0),
             int(profile) if in_partition else None, int(each or 1)])
     return found
 

@@ -252,6 +252,22 @@ def test_each_card_is_listed_once_whatever_the_order(host: Start, order: tuple[s
     assert sorted(listed) == [lab.address_of(index) for index in range(3)]
 
 
+@pytest.mark.parametrize("order", [(MIG, GPU, PCI), (GPU, MIG, PCI)])
+@pytest.mark.parametrize("way", ["vendor", "mdev"])
+def test_partitions_are_offered_by_one_driver_whatever_the_order(
+        host: Start, order: tuple[str, ...], way: str) -> None:
+    there = host(lab.A100, way=way)
+    there.apply("3g.20gb", "2g.10gb")
+    node = Host(there, *order)
+
+    node.run()
+
+    report = node.conductor.reports[-1]
+    [device] = report.devices
+    assert (device.driver, len(device.deployables)) == (MIG, 2)
+    assert len({each.address for each in report.withheld}) == len(report.withheld) == 14
+
+
 def test_the_mig_driver_alone_is_enough(host: Start) -> None:
     node = Host(host(lab.A100, way="vendor"), MIG)
     node.run()

@@ -196,6 +196,15 @@ def test_a_partition_in_use_stays_and_the_layout_before_it_is_there_again(host: 
     assert all(each[4] == [3] for each in told["partitions"])
 
 
+def test_what_is_hidden_is_not_taken_for_empty(host: Start) -> None:
+    there = host(lab.A100)
+    there.apply("7g.40gb")
+    there.nvml.happen("unprivileged", value=1)
+
+    with pytest.raises(nvidia_mig_work.Fault, match="has the rights of root"):
+        there.apply()
+
+
 # --- MIG mode ---------------------------------------------------------------------------------
 
 def test_a_mode_that_needs_a_reset_is_said_and_applied_after_it(host: Start) -> None:

@@ -180,6 +180,31 @@ def test_a_partition_that_nobody_chose_a_type_for_gets_a_sensible_one(
     there.apply("2g.48gb+gfx")
 
     assert set(there.handles()) == {expected}
+    first = next(each.vgpu_types[0] for each in there.device().partitioning.profiles
+                 if each.name == "2g.48gb+gfx")
+    assert first == expected
+
+
+def test_partitions_get_another_type_without_being_made_anew(host: Start) -> None:
+    there = host(lab.RTX, way="vendor")
+    there.apply("1g.24gb+gfx*2:DC-1-12Q")
+    before = there.changes()
+
+    there.apply("1g.24gb+gfx*2:DC-1-24C")
+
+    assert {name: len(each) for name, each in there.handles().items()} == {"DC-1-24C": 2}
+    assert there.changes() == before
+
+
+def test_partitions_with_vgpus_keep_their_type(host: Start) -> None:
+    there = host(lab.RTX, way="vendor")
+    there.apply("1g.24gb+gfx*2:DC-1-12Q")
+    there.driver.prepare(there.tasks()["DC-1-12Q"][0])
+
+    with pytest.raises(nvidia_mig_work.Fault, match="they can't be of other types"):
+        there.apply("1g.24gb+gfx*2:DC-1-24C")
+
+    assert {name: len(each) for name, each in there.handles().items()} == {"DC-1-12Q": 4}
 
 
 def test_a_wish_for_a_type_of_another_profile_is_refused(host: Start) -> None:
