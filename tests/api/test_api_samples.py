@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import webob
 
+from cyborg_lite import config
 from cyborg_lite.api import faults
 from tests.fixtures import builders
 from tests.fixtures import cloud as clouds
@@ -67,6 +68,7 @@ class Walk:
     def _keep(self, name: str, body: Any) -> None:
         text = json.dumps(body, indent=4, ensure_ascii=False) + "\n"
         text = _REQUEST_ID.sub("REQUEST_ID", text)
+        text = text.replace(json.dumps(config.version()), '"1.0.0"')
         text = _TIME.sub(_SOME_TIME, _UUID.sub(self._steady, text))
         self.samples[f"{name}.json"] = text.replace("REQUEST_ID", _SOME_REQUEST_ID)
 
@@ -118,6 +120,10 @@ def walk(application: faults.Application, cloud: clouds.Cloud) -> dict[str, str]
         "deployable_id": 1, "key": "trait_color", "value": "CUSTOM_GREEN"}, status=201)["uuid"]
     send("attribute-list", "GET", "/v2/attributes?key=trait_color")
     send("attribute-show", "GET", f"/v2/attributes/{attribute}")
+
+    service = send("service-list", "GET", "/v2/services?limit=2")["services"][0]["id"]
+    send("service-disable", "PUT", f"/v2/services/{service}", {
+        "status": "disabled", "disabled_reason": "moves to another rack"})
 
     send("arq-unbind", "PATCH", path, {arq: [
         {"path": "/hostname", "op": "remove"}, {"path": "/device_rp_uuid", "op": "remove"},

@@ -175,8 +175,9 @@ def known(shared_application: faults.Application) -> dict[str, str]:
                      {"deployable_id": 1, "key": "known", "value": "x"}).json
     first = {noun: send(shared_application, "GET", f"/v2/{noun}").json[noun][0]["uuid"]
              for noun in ("devices", "deployables")}
+    service = send(shared_application, "GET", "/v2/services").json["services"][0]
     return {"device_profiles": profile["uuid"], "accelerator_requests": arqs[0],
-            "attributes": attribute["uuid"], **first}
+            "attributes": attribute["uuid"], "services": service["id"], **first}
 
 
 def schema_of_reply(route: root.Route) -> dict[str, Any]:
@@ -226,7 +227,9 @@ def test_a_reply_of_the_latest_microversion_has_every_field_that_is_described(
 
 def with_variables(path: str, known: dict[str, str]) -> str:
     uuid = known[path.split("/")[2]]
-    return path.replace("{uuid}", uuid).replace("{uuid_or_name}", uuid)
+    for variable in ("{uuid}", "{uuid_or_name}", "{id}"):
+        path = path.replace(variable, uuid)
+    return path
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from cyborg_lite import buses
 from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import rpc
