@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from collections.abc import Callable
 from collections.abc import Iterable
 from typing import Any
+from typing import TypeVar
 
 from osc_lib import exceptions
 from osc_lib.command import command
@@ -87,6 +89,38 @@ def each(things: Iterable[str], do: Callable[[str], Any]) -> None:
     if failed:
         count = f"{len(failed)} of {len(things)} failed: " if len(things) > 1 else ""
         raise exceptions.CommandError(count + " ".join(failed))
+
+
+# --- waiting ----------------------------------------------------------------------------------
+
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 5.0
+
+T = TypeVar("T")
+
+
+def add_wait_options(parser: argparse.ArgumentParser, until: str) -> None:
+    """Add --wait and --timeout. until: how the help names the end."""
+    parser.add_argument("--wait", action="store_true", help=f"Wait until {until}.")
+    parser.add_argument("--timeout", type=positive, default=300, metavar="<seconds>",
+                        help="Wait no longer (default: 300).")
+
+
+def wait(look: Callable[[], T | None], timeout_s: float, what: str) -> T:
+    """Look again and again until there is something, with growing pauses, and return that.
+
+    what: is said when it takes too long.
+    """
+    until = time.monotonic() + timeout_s
+    pause_s = FIRST_PAUSE_S
+    while True:
+        found = look()
+        if found is not None:
+            return found
+        if time.monotonic() > until:
+            raise exceptions.CommandError(f"{what} after {timeout_s:g} s; it goes on.")
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 # --- lists ------------------------------------------------------------------------------------

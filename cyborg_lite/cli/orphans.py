@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from osc_lib import exceptions
+
 from cyborg_lite.cli import client
 from cyborg_lite.cli import columns
 from cyborg_lite.cli import commands
@@ -40,6 +42,10 @@ SWEEP_COLUMNS = (
     columns.Column("counts", since=SINCE, shape=columns.Pairs),
     columns.Column("fault", since=SINCE),
 )
+
+
+def _read(api: client.Client, orphan: str) -> dict[str, Any]:
+    return dict(api.get(f"{PATH}/{orphan}"))
 
 
 def _need(api: client.Client) -> None:
@@ -80,8 +86,7 @@ class ShowOrphan(commands.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> commands.One:
         _need(self.api)
-        return columns.one(COLUMNS, self.api.version,
-                           self.api.get(f"{PATH}/{parsed_args.orphan}"))
+        return columns.one(COLUMNS, self.api.version, _read(self.api, parsed_args.orphan))
 
 
 class CleanOrphan(commands.Command):
@@ -92,12 +97,26 @@ class CleanOrphan(commands.Command):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("orphans", metavar="<orphan>", nargs="+", help="IDs of orphans.")
+        commands.add_wait_options(parser, "they are cleaned, or it is known why they are not")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         _need(self.api)
         commands.each(parsed_args.orphans, lambda orphan: self.api.request(
             "POST", f"{PATH}/{orphan}/clean"))
+        if parsed_args.wait:
+            commands.each(parsed_args.orphans,
+                          lambda orphan: self._wait(orphan, parsed_args.timeout))
+
+    def _wait(self, orphan: str, timeout_s: float) -> None:
+        def over() -> dict[str, Any] | None:
+            found = _read(self.api, orphan)
+            return None if found["state"] == "confirmed" else found
+
+        found = commands.wait(over, timeout_s, f"Orphan {orphan} is not cleaned")
+        if found["state"] != "cleaned":
+            raise exceptions.CommandError(
+                f"Orphan {orphan} was not cleaned, it is {found['state']}: {found['reason']}")
 
 
 class SweepOrphans(commands.ShowOne):
@@ -109,7 +128,8 @@ class SweepOrphans(commands.ShowOne):
         parser = super().get_parser(prog_name)
         parser.add_argument("--host", metavar="<host>", help="On this host alone.")
         parser.add_argument("--dry-run", action="store_true",
-                            help="Find and judge, and clean nothing.")
+                            help="Count what is found; record and clean nothing.")
+        commands.add_wait_options(parser, "the search is over, and show what came of it")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> commands.One:
@@ -117,7 +137,23 @@ class SweepOrphans(commands.ShowOne):
         body: dict[str, Any] = {"dry_run": parsed_args.dry_run}
         if parsed_args.host is not None:
             body["host"] = parsed_args.host
-        return _sweep(self.api, self.api.request("POST", SWEEP, body=body).json())
+        began = self.api.request("POST", SWEEP, body=body).json()
+        if not parsed_args.wait:
+            return _sweep(self.api, began)
+        return _sweep(self.api, self._wait(began["sweep"]["id"], parsed_args.timeout))
+
+    def _wait(self, sweep: str, timeout_s: float) -> dict[str, Any]:
+        def over() -> dict[str, Any] | None:
+            found = dict(self.api.get(SWEEP))
+            if found["sweep"]["id"] != sweep:
+                raise exceptions.CommandError(
+                    f"Another search has begun after {sweep}; only the last one is told of.")
+            return None if found["sweep"]["state"] == "running" else found
+
+        found = commands.wait(over, timeout_s, f"The search {sweep} is not over")
+        if found["sweep"]["state"] == "failed":
+            raise exceptions.CommandError(f"The search {sweep} failed: {found['sweep']['fault']}")
+        return found
 
 
 class ShowSweep(commands.ShowOne):

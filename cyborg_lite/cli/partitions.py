@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,9 +48,6 @@ LAYOUT_COLUMNS = (
     columns.Column("is_now"),
 )
 """A layout; `is_now` is current, desired or empty."""
-
-FIRST_PAUSE_S = 0.2
-LONGEST_PAUSE_S = 5.0
 
 _COUNTED = re.compile(r"(?P<profile>[^=,]+)(?:=(?P<count>[0-9]{1,4}))?(?:,(?P<type>[^=,]+))?")
 
@@ -181,10 +177,7 @@ class SetPartitions(_Splits):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("--wait", action="store_true",
-                            help="Wait until the device is split so, or has failed to be.")
-        parser.add_argument("--timeout", type=commands.positive, default=300, metavar="<seconds>",
-                            help="Wait no longer (default: 300).")
+        commands.add_wait_options(parser, "the device is split so, or has failed to be")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> commands.One:
@@ -196,22 +189,15 @@ class SetPartitions(_Splits):
         return shown(self.api, self._wait(parsed_args.device, wish, parsed_args.timeout))
 
     def _wait(self, device: str, wish: Mapping[str, int], timeout_s: float) -> dict[str, Any]:
-        until = time.monotonic() + timeout_s
-        pause_s = FIRST_PAUSE_S
-        while True:
+        def over() -> dict[str, Any] | None:
             found = read(self.api, device)
             if pictures.counted(found["desired"]) != wish:
                 raise exceptions.CommandError(
                     f"Device {device}: somebody has set another layout meanwhile, "
                     f"{pictures.layout(found['desired'])}.")
-            if found["state"] == "applied":
-                return found
             if found["state"] == "failed":
                 raise exceptions.CommandError(
                     f"Device {device} could not be split: {found['fault']}")
-            if time.monotonic() > until:
-                raise exceptions.CommandError(
-                    f"Device {device} is not split after {timeout_s:g} s; it goes on"
-                    f"{': ' + found['fault'] if found['fault'] else ''}.")
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            return found if found["state"] == "applied" else None
+
+        return commands.wait(over, timeout_s, f"Device {device} is not split")
