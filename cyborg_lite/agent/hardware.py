@@ -188,6 +188,13 @@ class Hardware:
         withheld = [doubted[address] for address in sorted(doubted.keys() - claimed)]
         return Discovery(devices, failed, reports.digest_of(devices, failed, withheld), withheld)
 
+    def arrange(self) -> None:
+        """Make the host as device files wish, ahead of a discovery."""
+        with self._discovering:
+            self.sysfs.begin_pass()
+            for slot in self.slots:
+                self._arrange(slot)
+
     def _arrange(self, slot: Slot) -> None:
         """Let the driver make the host as wished, before anybody looks at it."""
         if self._checking or not isinstance(slot.driver, base.ArrangesDevices):

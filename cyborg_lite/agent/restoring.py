@@ -43,7 +43,7 @@ class Restoration:
         """
         if self._claim:
             self._claim.check()
-        if (_keepers(drivers) or layouts.has_any(drivers)) and not self._done.wait(wait_s):
+        if _has_work(drivers) and not self._done.wait(wait_s):
             raise errors.Unavailable(
                 f"The agent of {self._host} has just started and makes first what should exist.")
 
@@ -58,14 +58,16 @@ class Restoration:
             if self._claim.was_refused:
                 self._done.clear()  # what should exist may have changed meanwhile
             self._claim.make()
-        keepers = _keepers(drivers)
         if self._done.is_set():
             if self._failed:
                 self._try_again(drivers)
             return
-        if keepers or layouts.has_any(drivers):
+        if _has_work(drivers):
+            keepers = _keepers(drivers)
             made = {name: set(driver.made()) for name, driver in keepers.items()}
             intent = self._conductor.host_intent(self._host)
+            # what is held may be on virtual functions that have to be made first
+            drivers.arrange()
             # handles are in partitions: what can't be split is said, and offers what it has
             self._layouts.apply(drivers, intent.layouts)
             results = drivers.prepare(intent.prepare)
@@ -85,6 +87,12 @@ class Restoration:
             task for task in intent.prepare if task.handle_uuid in self._failed]
         results = drivers.prepare(tasks)
         self._failed = {each.handle_uuid for each in results if each.error}
+
+
+def _has_work(drivers: hardware.Hardware) -> bool:
+    return layouts.has_any(drivers) or any(
+        isinstance(slot.driver, base.PreparesAgain) and slot.driver.has_work()
+        for slot in drivers.slots)
 
 
 def _keepers(drivers: hardware.Hardware) -> dict[str, base.RestoresHandles]:

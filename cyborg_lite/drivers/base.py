@@ -10,7 +10,8 @@ nobody writes stubs:
 
 * `Driver`: discover the devices of the host. It changes nothing.
 * `PreparesHandles`: host work before a handle can be attached, and before it is given on.
-* `RestoresHandles`: that work is made anew when the agent starts.
+* `PreparesAgain`: that work is made anew when the agent starts.
+* `RestoresHandles`: also, what was made and nobody has is removed then.
 * `TakesDownHandles`: that work is taken down while an instance is suspended.
 * `ArrangesDevices`: makes the host as its device files wish, before each discovery.
 * `SplitsDevices`: splits devices into partitions as administrators wish.
@@ -149,11 +150,22 @@ class PreparesHandles(abc.ABC):
         """Take down what `prepare` made and leave nothing of the tenant. Raises when not done."""
 
 
-class RestoresHandles(PreparesHandles):
-    """What it prepares is lost when the host starts anew, and could be left over otherwise.
+class PreparesAgain(PreparesHandles):
+    """What it prepares is lost when the host starts anew.
 
-    When the agent starts it asks the conductor what should exist, prepares that again, and has
-    everything else removed, before anything is offered.
+    When the agent starts it asks the conductor what is held, and prepares that again before
+    anything is offered.
+    """
+
+    def has_work(self) -> bool:
+        """Say whether there may be something to prepare, as it is configured."""
+        return True
+
+
+class RestoresHandles(PreparesAgain):
+    """What it prepares could be left over, too.
+
+    What was made and nobody has is removed when the agent starts.
     """
 
     @abc.abstractmethod

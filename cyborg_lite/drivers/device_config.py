@@ -105,6 +105,11 @@ class DeviceConfig:
     entries: tuple[Entry, ...] = ()
     others: tuple[tuple[Entry, ...], ...] = ()
 
+    @property
+    def moves_functions(self) -> bool:
+        """Whether an entry has functions put on another kernel driver."""
+        return any(entry.driver_override for entry in self.entries)
+
     def entry_for(self, function: sysfs.PciFunction) -> Entry | None:
         """Return the first entry that means the function; None when no entry does.
 

@@ -42,7 +42,7 @@ PORTS = frozenset({
 """Device ids of physical functions. Virtual functions are known by their physical one."""
 
 
-class IntelNicDriver(base.Driver, base.PreparesHandles, base.ArrangesDevices):
+class IntelNicDriver(base.Driver, base.PreparesAgain, base.ArrangesDevices):
     """One device a port; one deployable, with one handle, the port or each virtual function."""
 
     option_groups: ClassVar[tuple[str, ...]] = ("nic_devices",)
@@ -204,6 +204,10 @@ class IntelNicDriver(base.Driver, base.PreparesHandles, base.ArrangesDevices):
                 yield obstacle
 
     # --- handles ------------------------------------------------------------------------------
+
+    def has_work(self) -> bool:
+        """Say whether a device file has functions put on another kernel driver."""
+        return self.environment.devices.moves_functions
 
     def prepare(self, task: messages.HandleTask) -> None:
         """Put the function on the kernel driver that its device file asks for."""

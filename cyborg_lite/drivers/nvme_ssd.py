@@ -34,7 +34,7 @@ NONE, RESET = "none", "reset"
 _NO_TENANT = (nvme_records.NEW, nvme_records.CLEAN)
 
 
-class NvmeSsdDriver(base.Driver, base.PreparesHandles):
+class NvmeSsdDriver(base.Driver, base.PreparesAgain):
     """One device, one deployable and one handle a disk.
 
     Every handle is prepared, also where nothing is erased: from that the driver knows for certain
@@ -144,6 +144,10 @@ class NvmeSsdDriver(base.Driver, base.PreparesHandles):
         return None
 
     # --- handles ------------------------------------------------------------------------------
+
+    def has_work(self) -> bool:
+        """Say whether a device file has disks put on another kernel driver."""
+        return self.environment.devices.moves_functions
 
     def prepare(self, task: messages.HandleTask) -> None:
         """See that nothing on the host uses the disk, and note that it is this server's now."""

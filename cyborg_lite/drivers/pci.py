@@ -30,7 +30,7 @@ RESOURCE_CLASS = "CUSTOM_PCI"
 _Wish = tuple[device_spec.DeviceSpec | None, device_config.Entry | None]
 
 
-class PciDriver(base.Driver, base.PreparesHandles, base.ArrangesDevices):
+class PciDriver(base.Driver, base.PreparesAgain, base.ArrangesDevices):
     """One device, one deployable and one handle for each function that can be offered."""
 
     option_groups: ClassVar[tuple[str, ...]] = ("pci",)
@@ -127,6 +127,10 @@ class PciDriver(base.Driver, base.PreparesHandles, base.ArrangesDevices):
         return self.environment.devices.entry_for(function) in self.environment.devices.entries
 
     # --- handles ------------------------------------------------------------------------------
+
+    def has_work(self) -> bool:
+        """Say whether a device file has functions put on another kernel driver."""
+        return self.environment.devices.moves_functions
 
     def prepare(self, task: messages.HandleTask) -> None:
         """Put the function on the kernel driver that its device file asks for."""
