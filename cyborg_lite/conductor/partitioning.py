@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from cyborg_lite import auth
 from cyborg_lite import errors
 from cyborg_lite import layout_plans
+from cyborg_lite import layouts
 from cyborg_lite import messages
 from cyborg_lite.conductor import arqs
 from cyborg_lite.conductor import partition_wishes
@@ -124,9 +125,8 @@ def _is_wished(split: rows.Split, key: str) -> bool:
 
 
 def _described(split: rows.Split) -> str:
-    return " + ".join(
-        f"{one.count}x{one.profile}" for one in partition_wishes.from_rows(
-            split.reported, split.wish or ())) or "no partitions"
+    return layouts.describe((one.profile, one.count) for one in partition_wishes.from_rows(
+        split.reported, split.wish or ()))
 
 
 # --- having it done ---------------------------------------------------------------------------
