@@ -19,6 +19,12 @@ INVALID_ARGUMENT, NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND = 2, 3, 4, 6
 LIBRARY_NOT_FOUND, FUNCTION_NOT_FOUND, RESET_REQUIRED, IN_USE = 12, 13, 16, 19
 """Codes of nvmlReturn_t."""
 
+_MEANING = {
+    NO_PERMISSION: "only root may", 15: "the GPU fell off the bus; the host has to start anew",
+    IN_USE: "in use by processes, compute instances, vGPUs or virtual functions",
+    23: "no room at that place"}
+"""What the binding has no words for, or too few."""
+
 MOST_PROFILES = 64
 """More indexes than there are: a new driver has profiles that an old binding has no name for."""
 
@@ -110,7 +116,9 @@ class _Asking:
         try:
             return function(*arguments)
         except self.binding.NVMLError as error:
-            raise Refused(call, int(error.value), str(error)) from error
+            code = int(error.value)
+            more = f" ({_MEANING[code]})" if code in _MEANING else ""
+            raise Refused(call, code, f"{error}{more}") from error
 
 
 @contextlib.contextmanager

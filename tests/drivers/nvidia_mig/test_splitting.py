@@ -187,7 +187,7 @@ def test_a_partition_in_use_stays_and_the_layout_before_it_is_there_again(host: 
     numbers = [each.id for each in there.device().partitioning.partitions]
     there.nvml.happen("hold", value=numbers[1])
 
-    with pytest.raises(nvidia_mig_work.Fault, match=r"In use|in use|code 19") as fault:
+    with pytest.raises(nvidia_mig_work.Fault, match=r"in use by processes") as fault:
         there.apply("7g.40gb")
 
     assert "the card has 2x3g.20gb as before" in str(fault.value)
@@ -203,6 +203,21 @@ def test_what_is_hidden_is_not_taken_for_empty(host: Start) -> None:
 
     with pytest.raises(nvidia_mig_work.Fault, match="has the rights of root"):
         there.apply()
+
+
+def test_a_partition_with_a_vgpu_at_work_is_kept_and_others_change(host: Start) -> None:
+    there = host(stand_in.Card(lab.A100, vgpu=True))
+    there.nvml.happen("vfs", value=16)
+    there.apply("3g.20gb", "1g.5gb")
+    assert there.nvml.happen("vgpu", value=471) == 0
+
+    in_use = {each.profile: each.in_use for each in there.device().partitioning.partitions}
+    with pytest.raises(nvidia_mig_work.Fault, match=r"in use: 1g\.5gb at unit"):
+        there.apply("7g.40gb")
+    there.apply("2g.10gb", "1g.5gb")
+
+    assert in_use == {"3g.20gb": False, "1g.5gb": True}
+    assert sorted(name for name, _ in there.partitions()) == ["1g.5gb", "2g.10gb"]
 
 
 # --- MIG mode ---------------------------------------------------------------------------------
