@@ -207,6 +207,40 @@ def test_arqs_of_several_instances_on_a_host_are_listed(openstack, service, boun
     assert of_nobody == []
 
 
+def test_both_sets_of_a_migration_are_told_apart(openstack, service, bound):
+    as_nova = {"X-Service-Roles": "service", "OpenStack-API-Version": "accelerator 2.9"}
+    old, = service.get(f"/accelerator_requests?instance={bound[0]}")["arqs"]
+    new, spare = service.ask("POST", "/accelerator_requests", {
+        "device_profile_name": old["device_profile_name"]})["arqs"]
+    other = next(deployable["rp_uuid"] for deployable in service.get("/deployables")["deployables"]
+                 if deployable["rp_uuid"] != old["device_rp_uuid"])
+    service.ask("PATCH", "/accelerator_requests", {
+        new["uuid"]: [{"op": "add", "path": f"/{key}", "value": value} for key, value in (
+            ("hostname", "here"), ("device_rp_uuid", other),
+            ("instance_uuid", bound[0]), ("migration_uuid", MISSING),
+            ("migration_type", "cold"))]}, **as_nova)
+
+    listed = openstack.several(
+        f"arq list --instance {bound[0]} -f json", f"arq list --migration {MISSING} -f json",
+        "arq list --state Bound --long -f json", f"arq show {new['uuid']} -f json",
+        f"arq delete {spare['uuid']} --migration {MISSING}",
+        f"arq delete --instance {bound[0]} --migration {MISSING}",
+        f"arq delete {spare['uuid']}")
+    older = openstack("arq list", "--migration", MISSING, OS_ACCELERATOR_API_VERSION="2.8")
+
+    both, inactive, active, shown = listed.documents
+    alone, token = listed.errors.splitlines()
+    assert {arq["uuid"]: (arq["active"], arq["migration_uuid"]) for arq in both} == {
+        old["uuid"]: (True, None), new["uuid"]: (False, MISSING)}
+    assert [arq["uuid"] for arq in inactive] == [new["uuid"]]
+    assert {arq["active"] for arq in active} == {True}
+    assert new["uuid"] not in {arq["uuid"] for arq in active}
+    assert shown["migration_uuid"] == MISSING
+    assert alone == "--migration needs --instance beside it."
+    assert "--service-cloud" in token
+    assert "--migration: microversion 2.9 of the accelerator API is needed" in older.refusal
+
+
 def test_what_needs_a_service_token_says_how_to_give_one(openstack, service, bound):
     arq = service.get(f"/accelerator_requests?instance={bound[0]}")["arqs"][0]
 
