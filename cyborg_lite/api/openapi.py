@@ -61,6 +61,9 @@ REFUSALS: dict[str, tuple[type[errors.Error], ...]] = {
     "POST /v2/attributes": (errors.NotFound, errors.Duplicate),
     "DELETE /v2/attributes/{uuid}": (errors.Conflict,),
     "PUT /v2/services/{id}": (errors.StateConflict,),
+    "POST /v2/orphans/{id}/clean": (errors.StateConflict,),
+    "GET /v2/orphans/sweep": (errors.NotFound,),
+    "POST /v2/orphans/sweep": (errors.NotFound,),
 }
 """By route: what it refuses besides what every route does."""
 

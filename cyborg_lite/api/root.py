@@ -21,6 +21,7 @@ from cyborg_lite.api import expose
 from cyborg_lite.api import faults
 from cyborg_lite.api import instance_operations
 from cyborg_lite.api import microversions
+from cyborg_lite.api import orphans
 from cyborg_lite.api import partitioning
 from cyborg_lite.api import services as service_operations
 
@@ -32,6 +33,7 @@ PARTITIONING = partitioning.Partitioning
 DEPLOYABLES = deployables.Deployables
 ATTRIBUTES = deployables.Attributes
 SERVICES = service_operations.Services
+ORPHANS = orphans.Orphans
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,6 +83,11 @@ ROUTES = (
     Route("DELETE", "/v2/attributes/{uuid}", ATTRIBUTES, "delete_one"),
     Route("GET", "/v2/services", SERVICES, "get_all"),
     Route("PUT", "/v2/services/{id}", SERVICES, "put_one"),
+    Route("GET", "/v2/orphans", ORPHANS, "get_all"),
+    Route("GET", "/v2/orphans/{id}", ORPHANS, "get_one"),
+    Route("POST", "/v2/orphans/{id}/clean", ORPHANS, "clean"),
+    Route("GET", "/v2/orphans/sweep", ORPHANS, "get_sweep"),
+    Route("POST", "/v2/orphans/sweep", ORPHANS, "post_sweep"),
 )
 
 _VARIABLE = "{}"

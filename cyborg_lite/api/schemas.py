@@ -21,6 +21,7 @@ from cyborg_lite.api import device_profiles
 from cyborg_lite.api import devices
 from cyborg_lite.api import instance_operations
 from cyborg_lite.api import microversions
+from cyborg_lite.api import orphans
 from cyborg_lite.api import parameters
 from cyborg_lite.api import partitioning
 from cyborg_lite.api import profile_patch
@@ -60,6 +61,8 @@ NOUNS: dict[str, tuple[type, tuple[str, ...]]] = {
     "partitioning": (messages.Partitioning, ("partitioning",)),
     "partitioning_plan": (messages.PartitioningPlan, ("partitioning_plan",)),
     "deployable": (messages.Deployable, ("deployable",)),
+    "orphan": (messages.Orphan, ("orphan",)),
+    "sweep": (messages.Sweep, ("sweep",)),
     "attribute": (messages.Attribute, ("attribute",)),
     "service": (messages.Service, ("service",)),
 }
@@ -71,6 +74,9 @@ _WORDS = {
     ("device", "host_state"): ("up", "down", "gone"),
     ("partitioning", "scheme"): ("mig", "vgpu", "mig-vgpu", "none"),
     ("partitioning", "state"): ("applied", "applying", "failed", "unsupported"),
+    ("orphan", "kind"): orphans.KINDS,
+    ("orphan", "state"): orphans.STATES,
+    ("sweep", "state"): orphans.SWEEP_STATES,
     ("service", "state"): ("up", "down", "gone"),
     ("service", "status"): ("enabled", "disabled"),
     ("service", "binary"): ("cyborg-lite-agent", "cyborg-lite-conductor"),
@@ -179,6 +185,10 @@ REPLIES: dict[str, Schema] = {
     "GET /v2/attributes/{uuid}": ref("attribute"),
     "GET /v2/services": listing("services", "service"),
     "PUT /v2/services/{id}": ref("service"),
+    "GET /v2/orphans": listing("orphans", "orphan"),
+    "GET /v2/orphans/{id}": ref("orphan"),
+    "GET /v2/orphans/sweep": an_object({"sweep": ref("sweep")}, ("sweep",)),
+    "POST /v2/orphans/sweep": an_object({"sweep": ref("sweep")}, ("sweep",)),
 }
 """By route; one that is not here answers without a body."""
 
@@ -286,6 +296,8 @@ def bodies(max_accelerators: int) -> dict[str, Schema]:
         "PUT /v2/services/{id}": an_object({
             "status": services.STATUS.schema(),
             "disabled_reason": nullable(services.REASON.schema())}, ("status",)),
+        "POST /v2/orphans/sweep": an_object({
+            "host": nullable(orphans.HOST.schema()), "dry_run": {"type": "boolean"}}),
         "POST /v2/attributes": {"oneOf": [
             attribute, an_object({"attribute": attribute}, ("attribute",))]},
     }

@@ -14,15 +14,17 @@ from cyborg_lite.api import faults
 from tests.fixtures import builders
 from tests.fixtures import cloud as clouds
 
+NO_SWEEPS = "[reconcile]\nenabled = false\n"
 CORS = "[cors]\nallowed_origin = https://horizon.example.org\n"
 
 
 @contextlib.contextmanager
 def two_cards(folder: pathlib.Path) -> Iterator[clouds.Cloud]:
-    """A conductor that knows one host with two cards of 16 handles each."""
-    conf = clouds.configuration(folder, f"sqlite:///{folder}/test.sqlite", more=CORS)
+    """A conductor that knows one host with two cards of 16 handles each, and one orphan."""
+    conf = clouds.configuration(folder, f"sqlite:///{folder}/test.sqlite", more=CORS + NO_SWEEPS)
     with clouds.running(conf) as running:
         running.client.report(builders.a_report(2))
+        builders.an_orphan(running.conductor.database)
         yield running
 
 

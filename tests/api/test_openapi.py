@@ -176,8 +176,11 @@ def known(shared_application: faults.Application) -> dict[str, str]:
     first = {noun: send(shared_application, "GET", f"/v2/{noun}").json[noun][0]["uuid"]
              for noun in ("devices", "deployables")}
     service = send(shared_application, "GET", "/v2/services").json["services"][0]
+    assert send(shared_application, "POST", "/v2/orphans/sweep", {}).status_int == 202
+    orphan = send(shared_application, "GET", "/v2/orphans").json["orphans"][0]
     return {"device_profiles": profile["uuid"], "accelerator_requests": arqs[0],
-            "attributes": attribute["uuid"], "services": service["id"], **first}
+            "attributes": attribute["uuid"], "services": service["id"],
+            "orphans": orphan["id"], **first}
 
 
 def schema_of_reply(route: root.Route) -> dict[str, Any]:
