@@ -71,14 +71,14 @@ REFUSALS: dict[str, tuple[type[errors.Error], ...]] = {
 def errors_of(route: root.Route) -> dict[int, list[type[errors.Error]]]:
     """Return the errors that a route can answer, by status."""
     kinds: list[type[errors.Error]] = [*EVERYWHERE, *REFUSALS.get(route.name, ())]
-    if "{" in route.path:
+    if "{" in route.path or _has_a_new_path(route):
         kinds.append(errors.NotFound)
     if operation_of(route).body:
         kinds.extend(WITH_A_BODY)
     if _is_newer_than_its_path(route):
         kinds.append(errors.MethodNotAllowed)
     found: dict[int, list[type[errors.Error]]] = {}
-    for kind in kinds:
+    for kind in dict.fromkeys(kinds):
         found.setdefault(kind.status, []).append(kind)
     return dict(sorted(found.items()))
 
@@ -87,6 +87,12 @@ def _is_newer_than_its_path(route: root.Route) -> bool:
     since = microversions.route_since
     return any(other.path == route.path and since(other.name) < since(route.name)
                for other in root.ROUTES)
+
+
+def _has_a_new_path(route: root.Route) -> bool:
+    """Say whether there is nothing at the path below the version that brought the route."""
+    is_new = microversions.route_since(route.name) > microversions.MINIMUM
+    return is_new and not _is_newer_than_its_path(route)
 
 
 # --- the document -----------------------------------------------------------------------------
