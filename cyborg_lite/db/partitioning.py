@@ -301,6 +301,10 @@ def store_reported(connection: sa.Connection, hostname: str, new: Iterable[Mappi
         .values(due_at=moment))
 
 
-def forget_host(connection: sa.Connection, hostname: str) -> None:
-    """Drop the wishes of a host that is gone for good."""
-    connection.execute(sa.delete(P).where(P.c.hostname == hostname))
+def forget_hosts(connection: sa.Connection, hostnames: Collection[str]) -> None:
+    """Drop the wishes of those of these hosts that have no row any more.
+
+    A host that is only taken for gone keeps them: it may come back, and has lost its partitions.
+    """
+    connection.execute(sa.delete(P).where(
+        P.c.hostname.in_(sorted(hostnames)), ~sa.exists().where(N.c.name == P.c.hostname)))

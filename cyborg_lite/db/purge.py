@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from cyborg_lite.db import models
+from cyborg_lite.db import partitioning
 from cyborg_lite.db import session
 
 N = models.hosts
@@ -41,5 +42,7 @@ def delete_hosts(database: session.Database, names: Sequence[str],
                  before: datetime.datetime) -> int:
     """Delete those of them that are still so; returns how many."""
     with database.writing() as connection:
-        return connection.execute(
+        number = connection.execute(
             sa.delete(N).where(N.c.name.in_(names), _silent(before))).rowcount
+        partitioning.forget_hosts(connection, names)
+        return number

@@ -26,6 +26,7 @@ from cyborg_lite.db import handles
 from cyborg_lite.db import leases
 from cyborg_lite.db import models
 from cyborg_lite.db import partitioning as rows
+from cyborg_lite.db import purge
 from cyborg_lite.db import services
 from cyborg_lite.db import session
 from cyborg_lite.db import usage
@@ -593,10 +594,31 @@ def test_what_the_api_asks_costs_the_same_beside_many_devices(database: session.
     assert counts[1] <= (10, 5)
 
 
-def test_wishes_of_a_host_that_is_gone_are_forgotten(database: session.Database) -> None:
+def test_a_host_that_is_purged_takes_its_wishes_along(database: session.Database) -> None:
+    store(database, host="node2")
     a_host(database)
-    wish(database, PAIR_ID)
-    with database.writing() as connection:
-        rows.forget_host(connection, builders.HOST)
+    wish(database, SEVEN_ID)
+    store(database)
+    sync(database)
+    soon = session.now() + datetime.timedelta(seconds=60)
+    before = len(databases.all_rows(database, models.device_partitions))
 
+    assert purge.delete_hosts(database, ["node2"], soon) == 1
+    kept = len(databases.all_rows(database, models.device_partitions))
+    assert purge.delete_hosts(database, [builders.HOST], soon) == 1
+
+    assert (before, kept) == (1, 1)
     assert databases.all_rows(database, models.device_partitions) == []
+
+
+def test_a_host_whose_rows_were_dropped_learns_its_layout_when_it_comes_back(
+        database: session.Database) -> None:
+    a_host(database)
+    wish(database, SEVEN_ID)
+    with database.writing() as connection:
+        for table in (models.devices, models.hosts):
+            connection.execute(sa.delete(table))
+
+    [wanted] = partitioning.wishes_of(database, builders.HOST)
+
+    assert [(one.profile, one.count) for one in wanted.partitions] == [("1g.5gb", 7)]
