@@ -22,6 +22,7 @@ from cyborg_lite import messages
 from cyborg_lite import metrics
 from cyborg_lite import rpc
 from cyborg_lite.agent import claims
+from cyborg_lite.agent import endpoint
 from cyborg_lite.agent import figures
 from cyborg_lite.agent import hardware
 from cyborg_lite.agent import installed
@@ -44,40 +45,6 @@ SLOW_S = 30.0
 """A discovery that takes longer is said to hang."""
 
 
-class Endpoint:
-    """What a conductor may ask of this host."""
-
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
-
-    @buses.exposed
-    def prepare(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
-        """Make the handles attachable; one result a task."""
-        self._agent.restoration.wait(self._agent.hardware)
-        return self._agent.hardware.prepare(tasks)
-
-    @buses.exposed
-    def clean(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
-        """Make the handles ready for somebody else; one result a task."""
-        self._agent.restoration.wait(self._agent.hardware)
-        return self._agent.hardware.clean(tasks)
-
-    @buses.exposed
-    def take_down(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
-        """Remove what the host has made for handles that are kept; one result a task."""
-        self._agent.restoration.wait(self._agent.hardware)
-        return self._agent.hardware.take_down(tasks)
-
-    @buses.exposed
-    def apply_layouts(self, wishes: list[messages.LayoutWish]) -> list[messages.LayoutResult]:
-        """Split devices as wished; one result a wish. A discovery follows, and its report."""
-        self._agent.restoration.wait(self._agent.hardware)
-        try:
-            return self._agent.layouts.apply(self._agent.hardware, wishes)
-        finally:
-            self._agent.discover_soon()
-
-
 class Agent:
     """Discovers in one thread and beats in another, so that a driver that hangs costs no beat.
 
@@ -92,7 +59,7 @@ class Agent:
                  catalogue: installed.Catalogue | None = None,
                  clock: Callable[[], float] = time.monotonic,
                  listener: Callable[[Callable[[], None]], uevents.Listener] | None = None,
-                 serve: Callable[[Endpoint], Callable[[], None]] = lambda _: lambda: None,
+                 serve: Callable[[endpoint.Endpoint], Callable[[], None]] = lambda _: lambda: None,
                  ) -> None:
         self._read_settings = read_settings
         self._conductor = conductor
@@ -103,13 +70,14 @@ class Agent:
         for bad in self.settings.files.bad:
             LOG.error("device file not used: %s", bad.text)
         self.hardware = settings.hardware_for(self.settings, catalogue)
-        self.endpoint = Endpoint(self)
         self.claim = claims.Claim(
             self.settings.host, claims.agent_id(self.settings.proc_root, self.settings.host),
             conductor, lambda: serve(self.endpoint))
         self.layouts = layouts.Layouts(self.settings.host)
         self.restoration = restoring.Restoration(
             self.settings.host, conductor, self.claim, self.layouts)
+        self.endpoint = endpoint.Endpoint(
+            self.restoration, self.layouts, lambda: self.hardware, self.discover_soon)
         self._state = threading.RLock()
         """Guards what follows; never held while a driver or the conductor is asked."""
         self._discovery: hardware.Discovery | None = None
