@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
+from cyborg_lite.db import migrate
 from cyborg_lite.db import models
 from cyborg_lite.db import session
 from tests.fixtures import builders
@@ -47,8 +48,8 @@ def test_db_upgrade_makes_the_schema_and_says_what_it_did(run: Run) -> None:
     second = run("manage", "db", "upgrade")
 
     assert (before.returncode, before.stdout) == (0, "empty\n")
-    assert (first.returncode, first.stdout) == (0, "empty -> 0001\n")
-    assert (second.returncode, second.stdout) == (0, "0001: nothing to do\n")
+    assert (first.returncode, first.stdout) == (0, f"empty -> {migrate.head()}\n")
+    assert (second.returncode, second.stdout) == (0, f"{migrate.head()}: nothing to do\n")
 
 
 def test_the_upgrade_check_fails_before_the_upgrade_and_passes_after_it(run: Run) -> None:
