@@ -73,7 +73,8 @@ class Card:
         return messages.PartitionProfile(
             name=one.name, id=one.id, slices=one.slices, memory_mib=one.memory_mib,
             max_instances=one.max_instances, placements=[
-                messages.PartitionPlace(start=place.start, size=place.size) for place in one.placements])
+                messages.PartitionPlace(start=place.start, size=place.size)
+                for place in one.placements])
 
     def _deployable(self, name: str, number: int) -> messages.ReportedDeployable:
         word = name.upper().replace(".", "_").replace("+", "_")

@@ -29,7 +29,7 @@ def test_hosts_are_shown_with_their_state_and_lead_to_their_devices(visit: conft
 
     browser.sees("Devices of node1", "h1")
     assert len(rows(browser)) == 3
-    assert browser.driver.title == "Devices – Accelerators"
+    assert browser.driver.title == "Devices \u2013 Accelerators"
 
 
 def test_a_list_grows_by_pages_and_the_keyboard_goes_on_where_it_was(
