@@ -19,6 +19,7 @@ from cyborg_lite import config
 from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import rpc
+from cyborg_lite.agent import claims
 from tests.fixtures import builders
 from tests.fixtures import cloud
 from tests.fixtures import servers
@@ -32,6 +33,7 @@ class Endpoint:
         self.let_go = threading.Event()
         self.left = threading.Event()
         self.committed: list[str] = []
+        self.prepared = 0
         self.reports: list[messages.HostReport] = []
 
     @buses.exposed
@@ -57,6 +59,7 @@ class Endpoint:
 
     @buses.exposed
     def prepare(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
+        self.prepared += 1
         return [messages.HandleResult(handle_uuid=task.handle_uuid) for task in tasks]
 
 
@@ -100,6 +103,54 @@ def test_an_agent_is_called_by_the_name_of_its_host(rabbitmq: str) -> None:
         results = client.prepare(agent_host="node_with_underscore.example.org", tasks=[task])
 
         assert results == [messages.HandleResult(handle_uuid="h")]
+
+
+class Desk:
+    """Accepts agents, or refuses them."""
+
+    def __init__(self) -> None:
+        self.refuses: set[str | None] = set()
+
+    @buses.exposed
+    def claim_host(self, host: str, agent_id: str | None) -> None:
+        if agent_id in self.refuses:
+            raise errors.HostTaken(f"The agent of another machine speaks for host {host}.")
+
+
+def test_a_refused_agent_gets_none_of_the_calls_for_the_host(rabbitmq: str) -> None:
+    """Two that serve one name would take turns."""
+    desk, first, copy = Desk(), Endpoint(), Endpoint()
+    bus = a_bus(rabbitmq)
+    stop = bus.serve(rpc.CONDUCTOR_TOPIC, "controller", desk)
+    conductor = rpc.ConductorClient(a_bus(rabbitmq), 20)
+
+    def claim_of(identity: str, endpoint: Endpoint) -> claims.Claim:
+        own_bus = a_bus(rabbitmq)
+        return claims.Claim("node4", identity, conductor,
+                            lambda: own_bus.serve(rpc.AGENT_TOPIC, "node4", endpoint))
+
+    desk.refuses = {"copy"}
+    of_first, of_copy = claim_of("first", first), claim_of("copy", copy)
+    client = rpc.AgentClient(a_bus(rabbitmq), 20)
+    of_first.make()
+    with pytest.raises(errors.HostTaken):
+        of_copy.make()
+    for _ in range(4):
+        client.prepare(agent_host="node4", tasks=[])
+    assert (first.prepared, copy.prepared) == (4, 0)
+
+    # the other has it now: the first is told with its next beat
+    desk.refuses = set()
+    of_first.refused(errors.HostTaken("The agent of another machine speaks for host node4."))
+    for thread in threading.enumerate():
+        if thread.name == "agent-refused":
+            thread.join(20)
+    of_copy.make()
+    for _ in range(4):
+        client.prepare(agent_host="node4", tasks=[])
+    assert (first.prepared, copy.prepared) == (4, 4)
+    of_copy.end()
+    stop()
 
 
 def test_nobody_serving_is_known_at_once(rabbitmq: str) -> None:

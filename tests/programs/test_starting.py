@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
+from cyborg_lite.agent import claims
 from tests.fixtures import processes
 
 PROGRAMS = ("cyborg-lite-agent", "cyborg-lite-api", "cyborg-lite-conductor",
@@ -99,6 +100,23 @@ def test_a_bad_option_of_one_agents_file_is_named_like_any_other(
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(
         "cyborg-lite-standalone: [fake] num_devices = five: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("name", "configuration"), [
+    ("cyborg-lite-agent", "[DEFAULT]\ntransport_url = fake://\nhost = node7"),
+    ("cyborg-lite-standalone", "[DEFAULT]\nhost = node7\n[api]\nport = 0")])
+def test_a_second_agent_of_the_same_name_does_not_start(
+        run: Run, tmp_path: pathlib.Path, name: str, configuration: str) -> None:
+    held = claims.hold_name(str(tmp_path / "state"), "node7")
+    assert held is not None
+
+    done = run(name, f"{configuration}\n[agent]\nstate_path = {tmp_path}/state")
+    held.close()
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        f"{name}: [DEFAULT] host = node7: another agent of this machine runs under that name")
     assert "Traceback" not in done.stderr
 
 
