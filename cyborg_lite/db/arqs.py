@@ -36,11 +36,18 @@ BOUND_TO_NOTHING: dict[str, Any] = {
 """Columns that say what an ARQ is bound to, and what is under way with that."""
 
 
-@session.retrying
 def create(database: session.Database, profile_name: str,
            project_id: str | None) -> list[messages.Arq]:
     """One ARQ per accelerator of each group of the profile, all or none; NotFound."""
+    return _create(database, profile_name, project_id, uuid.uuid4())
+
+
+@session.retrying
+def _create(database: session.Database, profile_name: str, project_id: str | None,
+            seed: uuid.UUID) -> list[messages.Arq]:
+    """Make the ARQs that this seed gives their uuids: repeating it makes no others."""
     profiles = models.device_profiles
+    rows: list[dict[str, Any]] = []
     try:
         with database.writing() as connection:
             profile = connection.execute(
@@ -48,10 +55,18 @@ def create(database: session.Database, profile_name: str,
                 .where(profiles.c.name == profile_name)).first()
             if profile is None:
                 raise _no_profile(profile_name)
-            rows = [_new_row(profile, number, group, project_id)
-                    for number, group in enumerate(json.loads(profile.groups))
-                    for _ in range(accelerators_of(group))]
+            rows += [_new_row(profile, number, group, project_id)
+                     for number, group in enumerate(json.loads(profile.groups))
+                     for _ in range(accelerators_of(group))]
+            for position, row in enumerate(rows):
+                row["uuid"] = str(uuid.uuid5(seed, str(position)))
             connection.execute(sa.insert(T), rows)
+    except db_exc.DBDuplicateEntry:
+        # they were stored before the connection broke
+        with database.reading() as connection:
+            return [_message(row) for row in connection.execute(
+                _WITH_HANDLE.where(T.c.uuid.in_([row["uuid"] for row in rows]))
+                .order_by(T.c.id)).mappings()]
     except db_exc.DBReferenceError as error:
         raise _no_profile(profile_name) from error
     return [_message(row | {"handle_uuid": None}) for row in rows]
@@ -69,7 +84,7 @@ def _no_profile(name: str) -> errors.NotFound:
 
 def _new_row(profile: sa.Row[Any], number: int, group: dict[str, str],
              project_id: str | None) -> dict[str, Any]:
-    return {"uuid": str(uuid.uuid4()), "project_id": project_id, "state": states.INITIAL,
+    return {"project_id": project_id, "state": states.INITIAL,
             "device_profile_id": profile.id, "device_profile_name": profile.name,
             "device_profile_group_id": number, "device_profile_group": session.to_json(group),
             "created_at": session.now(), "updated_at": session.now(), **BOUND_TO_NOTHING}
@@ -187,12 +202,23 @@ def unbind(database: session.Database, uuids: Sequence[str]) -> bool:
         return release_handles(connection, [row.uuid for row in bound])
 
 
-@session.retrying
 def delete(database: session.Database, uuids: Sequence[str], project_id: str | None,
            bound_too: bool) -> tuple[list[str], bool]:
     """Delete ARQs; returns (uuids that don't exist, whether a handle needs cleaning).
 
     ServiceTokenMissing, without `bound_too`, when one has an instance; then none is deleted.
+    """
+    seen: set[str] = set()
+    to_clean = _delete(database, uuids, project_id, bound_too, seen)
+    return [one for one in dict.fromkeys(uuids) if one not in seen], to_clean
+
+
+@session.retrying
+def _delete(database: session.Database, uuids: Sequence[str], project_id: str | None,
+            bound_too: bool, seen: set[str]) -> bool:
+    """Delete what there is; returns whether a handle needs cleaning.
+
+    seen: takes what there was, also when an earlier try deleted it and then the connection broke.
     """
     condition: sa.ColumnElement[bool] = T.c.uuid.in_(uuids)
     if project_id is not None:
@@ -205,8 +231,10 @@ def delete(database: session.Database, uuids: Sequence[str], project_id: str | N
                     f"Accelerator request {row.uuid} is bound to instance {row.instance_uuid}; "
                     "only a request with a service token may delete it. Use the Compute API.")
         to_clean = delete_rows(connection, rows)
-    found = {row.uuid for row in rows}
-    return [one for one in dict.fromkeys(uuids) if one not in found], to_clean
+        # what an earlier try deleted may have held one
+        to_clean |= bool(seen.difference(row.uuid for row in rows))
+        seen.update(row.uuid for row in rows)
+    return to_clean
 
 
 @session.retrying

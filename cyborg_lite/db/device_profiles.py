@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,10 +21,14 @@ from cyborg_lite.db import session
 T = models.device_profiles
 
 
-@session.retrying
 def create(database: session.Database, profile: messages.DeviceProfile) -> messages.DeviceProfile:
     """Store a new profile; Duplicate when its name or uuid is taken."""
-    moment = session.now()
+    return _create(database, profile, session.now())
+
+
+@session.retrying
+def _create(database: session.Database, profile: messages.DeviceProfile,
+            moment: datetime.datetime) -> messages.DeviceProfile:
     values = {"uuid": profile.uuid, "name": profile.name, "description": profile.description,
               "groups": session.to_json(profile.groups), "generation": 0, "created_at": moment,
               "updated_at": None}
@@ -30,23 +36,42 @@ def create(database: session.Database, profile: messages.DeviceProfile) -> messa
         with database.writing() as connection:
             connection.execute(sa.insert(T), values)
     except db_exc.DBDuplicateEntry as error:
-        raise _taken(profile) from error
+        if not _is_stored(database, values):
+            raise _taken(profile) from error
     return _message(values)
 
 
-@session.retrying
+def _is_stored(database: session.Database, values: Mapping[str, Any]) -> bool:
+    """Whether an earlier try stored this very row, before the connection broke."""
+    with database.reading() as connection:
+        row = connection.execute(
+            sa.select(T).where(T.c.uuid == values["uuid"])).mappings().first()
+    return row is not None and all(row[name] == value for name, value in values.items())
+
+
 def update(database: session.Database, profile: messages.DeviceProfile) -> messages.DeviceProfile:
     """Store name, description and groups over the generation that the caller has read.
 
     NotFound; ChangedMeanwhile for another generation; InUse for a new name while ARQs refer to
     the profile; Duplicate for a name that is taken. ARQs that exist keep their group.
     """
+    return _update(database, profile, session.now())
+
+
+@session.retrying
+def _update(database: session.Database, profile: messages.DeviceProfile,
+            moment: datetime.datetime) -> messages.DeviceProfile:
+    values = {"name": profile.name, "description": profile.description,
+              "groups": session.to_json(profile.groups), "updated_at": moment,
+              "generation": profile.generation + 1}
     try:
         with database.writing() as connection:
             row = connection.execute(
                 sa.select(T).where(T.c.uuid == profile.uuid).with_for_update()).mappings().first()
             if row is None:
                 raise errors.NotFound(f"Device profile {profile.uuid} does not exist.")
+            if all(row[name] == value for name, value in values.items()):
+                return _message(row)  # stored by an earlier try, before the connection broke
             if row["generation"] != profile.generation:
                 raise errors.ChangedMeanwhile(
                     f"Device profile {profile.uuid} was changed since it was read; read it again "
@@ -57,9 +82,6 @@ def update(database: session.Database, profile: messages.DeviceProfile) -> messa
                 raise errors.InUse(
                     f"Device profile {row['name']} can't be renamed while accelerator requests "
                     "refer to it; other changes are possible.")
-            values = {"name": profile.name, "description": profile.description,
-                      "groups": session.to_json(profile.groups), "updated_at": session.now(),
-                      "generation": profile.generation + 1}
             connection.execute(sa.update(T).where(T.c.id == row["id"]).values(values))
     except db_exc.DBDuplicateEntry as error:
         raise _taken(profile) from error
@@ -96,10 +118,18 @@ def get(database: session.Database, uuid: str | None, name: str | None) -> messa
     return _message(row._mapping)
 
 
-@session.retrying
 def delete(database: session.Database, uuids: Sequence[str],
            names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Delete those that no ARQ refers to; returns what was asked for but is (missing, in use)."""
+    deleted: set[str] = set()
+    missing, used = _delete(database, uuids, names, deleted)
+    return [key for key in missing if key not in deleted], used
+
+
+@session.retrying
+def _delete(database: session.Database, uuids: Sequence[str], names: Sequence[str],
+            deleted: set[str]) -> tuple[list[str], list[str]]:
+    """As `delete`; deleted: takes uuids and names, also of a try before the connection broke."""
     with database.writing() as connection:
         found = connection.execute(
             sa.select(T.c.id, T.c.uuid, T.c.name)
@@ -109,6 +139,7 @@ def delete(database: session.Database, uuids: Sequence[str],
             .where(models.arqs.c.device_profile_id.in_([row.id for row in found]))))
         connection.execute(sa.delete(T).where(
             T.c.id.in_([row.id for row in found if row.id not in used])))
+        deleted.update(key for row in found if row.id not in used for key in (row.uuid, row.name))
     by_key = {row.uuid: row for row in found} | {row.name: row for row in found}
     asked = [*uuids, *names]
     return ([key for key in asked if key not in by_key],

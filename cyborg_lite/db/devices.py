@@ -199,13 +199,19 @@ def get_attribute(database: session.Database, attribute_uuid: str) -> messages.A
     return _attribute(row)
 
 
-@session.retrying
 def create_attribute(database: session.Database, deployable_id: int, key: str,
                      value: str) -> messages.Attribute:
     """Add an operator's attribute; NotFound for the deployable, Duplicate for the key."""
     values = {"uuid": str(uuid.uuid4()), "deployable_id": deployable_id, "key": key,
               "value": value, "origin": OPERATOR, "created_at": session.now(),
               "updated_at": None}
+    _create_attribute(database, values)
+    return _attribute(values)
+
+
+@session.retrying
+def _create_attribute(database: session.Database, values: dict[str, Any]) -> None:
+    deployable_id, key = values["deployable_id"], values["key"]
     try:
         with database.writing() as connection:
             hostname = _host_of(connection, deployable_id)
@@ -215,20 +221,31 @@ def create_attribute(database: session.Database, deployable_id: int, key: str,
             connection.execute(sa.insert(A), values)
             services.mark_hosts_changed(connection, {hostname})
     except db_exc.DBDuplicateEntry as error:
+        with database.reading() as connection:
+            # stored by an earlier try, before the connection broke
+            if connection.scalar(sa.select(A.c.id).where(A.c.uuid == values["uuid"])):
+                return
         raise errors.Duplicate(f"Deployable {deployable_id} has an attribute {key} already; "
                                "delete that one first.") from error
-    return _attribute(values)
+
+
+def delete_attribute(database: session.Database, attribute_uuid: str) -> None:
+    """Delete an operator's attribute; NotFound, Conflict for one that the agent reports."""
+    _delete_attribute(database, attribute_uuid, set())
 
 
 @session.retrying
-def delete_attribute(database: session.Database, attribute_uuid: str) -> None:
-    """Delete an operator's attribute; NotFound, Conflict for one that the agent reports."""
+def _delete_attribute(database: session.Database, attribute_uuid: str, seen: set[str]) -> None:
+    """Delete it, unless an earlier try that had `seen` it did, before the connection broke."""
     with database.writing() as connection:
         row = connection.execute(
             sa.select(A.c.id, A.c.deployable_id, A.c.key, A.c.origin)
             .where(A.c.uuid == attribute_uuid).with_for_update()).first()
+        if row is None and attribute_uuid in seen:
+            return
         if row is None:
             raise _no_attribute(attribute_uuid)
+        seen.add(attribute_uuid)
         if row.origin == AGENT:
             raise errors.Conflict(f"Attribute {attribute_uuid} ({row.key}) is reported by the "
                                   "host's agent. Use another key, or change the agent's "

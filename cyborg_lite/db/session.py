@@ -4,7 +4,9 @@
 One `Database` a process. `reading()` is one connection without a transaction of its own worth
 naming; `writing()` is one transaction that commits only while the caller's deadline has not
 passed. `retrying` repeats a whole transaction that the database gave up (deadlock, lost
-connection), so a decorated function must be safe to repeat from its start.
+connection), so a decorated function must be safe to repeat from its start. After a connection lost
+in COMMIT nobody knows whether it was done: what is made has its uuid and moment before the first
+try, and what an earlier try saw and deleted was there.
 """
 
 from __future__ import annotations
