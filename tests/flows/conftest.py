@@ -97,4 +97,4 @@ def come_to_rest(nova: nova_moves.Nova) -> None:
     assert nova_invariants.at_rest(nova) == []
     nova.remove_everything()
     nova.cloud.settle()
-    assert nova_invariants.at_rest(nova) == []
+    assert nova_invariants.left_over(nova) == []
