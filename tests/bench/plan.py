@@ -22,11 +22,12 @@ from tests.bench import nova
 from tests.bench import null_service
 from tests.bench import reports
 from tests.bench import seeds
+from tests.bench import sweeps
 from tests.bench import targets
 from tests.bench import tokens
 from tests.bench import wire
 
-FAMILIES = ("idle", "boot", "lists", "reports")
+FAMILIES = ("idle", "boot", "lists", "reports", "sweep")
 LISTS = ("get_instance", *lists.PATHS)
 WARM_UP_BOOTS = 3
 
@@ -156,6 +157,29 @@ class Run:
                 for step, one in found.items():
                     if one["units"] or one["errors"]:
                         self._keep(f"report {devices} devices, {step}", bench, one)
+
+    def _sweep(self) -> None:
+        able = self._seeded(max(1, max(self._limits.sizes) // 16), max(self._limits.sizes))
+        fitting = [bench for bench in able if bench.target.schema == "cyborg-lite"
+                   and isinstance(bench.site.events, nova.Recorder)]
+        if len(fitting) < len(able):
+            self._note("sweep: left out where there are no sweeps, or nova_listen is not set")
+        for bench in fitting:
+            assert isinstance(bench.site.events, nova.Recorder)
+            bench.site.events.servers = seeds.servers(max(self._limits.sizes))
+        size = max(self._limits.sizes)
+        for turn, bench in self._turns(fitting):
+            if not turn:
+                self._boots(bench, 1, 1, WARM_UP_BOOTS)
+            self._keep(f"boot x1, no sweep of {size}", bench,
+                       self._boots(bench, 1, 1, self._limits.boots))
+            with sweeps.Sweeper(bench.site) as sweeper:
+                one = self._boots(bench, 1, 1, self._limits.boots)
+            one["samples"]["whole_sweep"] = sweeper.took_ms
+            one["errors"] += [sweeper.error] if sweeper.error else []
+            self._keep(f"boot x1, during sweeps of {size}", bench, one)
+            self._note(f"{bench.target.name}: a sweep of {size} counted {sweeper.counts}")
+        self._unseed(able)
 
     def _turns(self, benches: list[Bench]) -> Iterator[tuple[int, Bench]]:
         """Yield targets alternately, so that a slow minute of the machine hits each."""

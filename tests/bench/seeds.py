@@ -180,9 +180,10 @@ class CyborgLiteSeeder(Seeder):
         profile_id = self._profile_id()
         hosts = dict.fromkeys(_host(number) for number in range(devices))
         self._insert(
-            "hosts", "name resource_provider_name digest last_seen drivers generation "
-            "synced_generation synced_at sync_attempts sync_due_at created_at",
-            ((name, name, "seed", now, "[]", 1, 1, later, 0, later, now) for name in hosts))
+            "hosts", "uuid name status resource_provider_name digest last_seen drivers "
+            "generation synced_generation synced_at sync_attempts sync_due_at created_at",
+            ((seed_uuid("host", number), name, "enabled", name, "seed", now, "[]", 1, 1, later, 0,
+              later, now) for number, name in enumerate(hosts)))
         self._insert(
             "devices", "uuid hostname address type vendor model std_board_info "
             "vendor_board_info driver status created_at",
@@ -214,14 +215,19 @@ class CyborgLiteSeeder(Seeder):
         self._insert(
             "arqs", "uuid project_id state device_profile_id device_profile_name "
             "device_profile_group_id device_profile_group instance_uuid migration_uuid "
-            "set_position hostname device_rp_uuid created_at",
+            "set_position hostname device_rp_uuid resumes created_at",
             ((seed_uuid("arq", number), self._project_id, "Bound", profile_id, self._profile, 0,
               json.dumps(self._group), seed_uuid("instance", number), "", 0,
-              _host(number // handles), seed_uuid("provider", number // handles), now)
+              _host(number // handles), seed_uuid("provider", number // handles), False, now)
              for number in range(arqs)))
 
 
 KINDS: dict[str, type[Seeder]] = {"cyborg": CyborgSeeder, "cyborg-lite": CyborgLiteSeeder}
+
+
+def servers(arqs: int) -> dict[str, str]:
+    """Return the host of each instance that `seed` makes with so many ARQs, 16 a device."""
+    return {seed_uuid("instance", number): _host(number // 16) for number in range(arqs)}
 
 
 def _host(number: int) -> str:

@@ -6,6 +6,7 @@ No figure is judged here.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import sqlite3
@@ -43,6 +44,13 @@ def null(recorder):
 
 def a_target(url="http://127.0.0.1:6666/v2", **settings):
     return targets.from_settings({"name": "one", "url": url, "auth": "noauth", **settings}, {})
+
+
+@contextlib.contextmanager
+def wire_to(recorder):
+    connection = wire.Connection(f"http://{recorder.address}/v2.1")
+    yield connection
+    connection.close()
 
 
 def a_round(values, units=1, wall_s=1.0, **meters_read):
@@ -133,6 +141,20 @@ def test_options_that_can_not_be_are_refused(arguments, capsys):
     with pytest.raises(SystemExit):
         command.parser().parse_args(arguments)
     assert "error" in capsys.readouterr().err
+
+
+def test_the_recorder_pages_the_servers_of_the_hosts_that_are_asked_for(recorder):
+    recorder.servers = seeds.servers(40 * seeds.DEVICES_PER_HOST)
+    with wire_to(recorder) as connection:
+        first = connection.request(
+            "GET", "/servers/detail?node=%5Ebench-seed-1%24&limit=1000").json()
+        last = connection.request(
+            "GET", "/servers/detail?node=%5Ebench-seed-1%24&limit=1000"
+                   f"&marker={first['servers'][-1]['id']}").json()
+
+    assert (len(first["servers"]), bool(first["servers_links"])) == (1000, True)
+    assert (len(last["servers"]), last["servers_links"]) == (24, [])
+    assert {server["OS-EXT-SRV-ATTR:host"] for server in first["servers"]} == {"bench-seed-1"}
 
 
 def test_a_log_meter_counts_whole_lines_with_its_text(tmp_path):
