@@ -44,7 +44,7 @@ agents look at their hardware."""
 def show(database: session.Database, uuid: str, every_layout: bool) -> messages.Partitioning:
     """How a device is, shall be and can be split. NotFound."""
     split = rows.get(database, uuid)
-    if split is None or split.reported is None:
+    if split is None or split.reported is None or split.reported.scheme == partition_wishes.NONE:
         return messages.Partitioning(scheme=partition_wishes.NONE, state="unsupported")
     reported = split.reported
     return messages.Partitioning(
@@ -80,7 +80,7 @@ def set_layout(database: session.Database, uuid: str, layout_id: str | None,
     The same wish again changes nothing, unless it failed: then it is tried again.
     """
     split = rows.get(database, uuid)
-    if split is None or split.reported is None:
+    if split is None or split.reported is None or split.reported.scheme == partition_wishes.NONE:
         raise errors.StateConflict(
             f"Device {uuid} has no partitions: its driver does not say how it can be split.")
     try:

@@ -18,6 +18,7 @@ from cyborg_lite import messages
 from cyborg_lite import rpc
 from cyborg_lite import states
 from cyborg_lite.conductor import partitioning
+from cyborg_lite.conductor import takeover
 from cyborg_lite.db import models
 from tests.fixtures import builders
 from tests.fixtures import databases
@@ -176,6 +177,47 @@ def test_a_provider_with_an_allocation_waits_wholly_reserved(world: World) -> No
     world.sync()
 
     assert before == {SMALL: (7, 7), LARGE: (2, 0)}
+    assert world.offered() == {LARGE: (2, 0)}
+
+
+def test_two_cards_of_a_host_are_split_by_one_call(world: World) -> None:
+    other = split_cards.Card(address="0000:42:00.0")
+    world.agent.cards.append(other)
+    world.report()
+    world.wish()
+    world.client.set_partitioning(uuid=split_cards.uuid_of(other.address), layout="0",
+                                  partitions=None, dry_run=False)
+    world.sync()
+
+    assert world.apply() == 2
+    world.report()
+    world.sync()
+
+    assert [[one.device_address for one in wishes] for wishes in world.agent.asked] == [
+        [split_cards.ADDRESS, other.address]]
+    assert world.offered() == {
+        LARGE: (2, 0), split_cards.rp_uuid("A100-7-40C", other.address): (1, 0)}
+
+
+def test_what_could_not_be_cleaned_offers_nothing_and_goes_once_it_is_clean(world: World) -> None:
+    with world.database.writing() as connection:
+        first = connection.scalar(sa.select(sa.func.min(models.attach_handles.c.id)))
+        connection.execute(sa.update(models.attach_handles).values(state=states.FAILED)
+                           .where(models.attach_handles.c.id == first))
+    world.wish()
+    world.sync()
+    world.apply()
+    world.report()
+    world.sync()
+    before = world.offered()
+
+    world.client.clean_device(uuid=DEVICE)
+    takeover.clean_handles(world.conductors[0].binder)
+    world.background.run()
+    world.report()
+    world.sync()
+
+    assert before == {SMALL: (0, 0), LARGE: (2, 0)}
     assert world.offered() == {LARGE: (2, 0)}
 
 
