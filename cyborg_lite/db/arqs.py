@@ -299,9 +299,10 @@ def release_handles(connection: sa.Connection, arq_uuids: Sequence[str]) -> bool
             if states.allows(release if row.cleans else give_back, row.state)]
     lost = [row for row in held
             if not row.cleans and states.allows(states.handle_move("forget"), row.state)]
+    moment = session.now()
     session.bulk_update(connection, H, "id", [
         {"id": row.id, "state": (release if row.cleans else give_back).target,
-         "arq_uuid": None, "updated_at": session.now(), "lease_owner": None, "lease_until": None}
+         "arq_uuid": None, "updated_at": moment, "lease_owner": None, "lease_until": None}
         for row in kept])
     if lost:
         connection.execute(sa.delete(H).where(H.c.id.in_([row.id for row in lost])))

@@ -178,13 +178,14 @@ def finish(database: session.Database, results: Sequence[messages.HandleResult],
             reason := bad_sets.get((row.instance_uuid, row.migration_uuid)))}
         good = [row for row in rows if row.uuid not in failed]
         outcome = Outcome(bound=[row.uuid for row in good], failed=failed)
+        moment = session.now()
         session.bulk_update(connection, T, "id", [
-            {"id": row.id, "state_reason": failed.get(row.uuid), "updated_at": session.now(),
+            {"id": row.id, "state_reason": failed.get(row.uuid), "updated_at": moment,
              "state": states.BOUND if row.uuid not in failed else
              states.SUSPENDED if row.resumes else states.BIND_FAILED, "resumes": False,
              "lease_owner": None, "lease_until": None} for row in rows])
         session.bulk_update(connection, H, "id", [
-            {"id": row.handle_id, "state": states.IN_USE, "updated_at": session.now()}
+            {"id": row.handle_id, "state": states.IN_USE, "updated_at": moment}
             for row in good])
         arqs.release_handles(connection, [row.uuid for row in rows
                                           if row.uuid in failed and not row.resumes])

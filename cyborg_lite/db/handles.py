@@ -117,8 +117,9 @@ def finish_clean(database: session.Database, hostname: str,
             connection.execute(sa.delete(H).where(H.c.id.in_([row.id for row in forgotten])))
             uncleaned.note(connection, hostname, [row.uuid for row in forgotten])
         rows = [row for row in found if row.uuid not in gone]
+        moment = session.now()
         session.bulk_update(connection, H, "id", [
-            {"id": row.id, "state_reason": reasons[row.uuid], "updated_at": session.now(),
+            {"id": row.id, "state_reason": reasons[row.uuid], "updated_at": moment,
              "lease_owner": None, "lease_until": None,
              "state": states.FAILED if reasons[row.uuid] else states.FREE} for row in rows])
         if found:
