@@ -7,6 +7,7 @@ Which way it is, sysfs tells and never the model. Counting vGPUs is in `mdev_car
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Collection
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from cyborg_lite.drivers import handle_slots
 from cyborg_lite.drivers import mdev_cards
 from cyborg_lite.drivers import mdev_work
 from cyborg_lite.drivers import nvidia_cards
+from cyborg_lite.drivers import nvidia_vgpu_layouts
 from cyborg_lite.drivers import nvml
 from cyborg_lite.drivers import passthrough
 from cyborg_lite.drivers import placement_names
@@ -34,7 +36,8 @@ LOG = logging.getLogger(__name__)
 NAME = "nvidia_gpu_driver"
 
 
-class NvidiaGpuDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles):
+class NvidiaGpuDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles,
+                      base.SplitsDevices):
     """One device and one deployable a card: PGPU with itself, or VGPU with what fits on it."""
 
     option_groups: ClassVar[tuple[str, ...]] = ("gpu_devices", "mdev")
@@ -49,6 +52,9 @@ class NvidiaGpuDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles):
         self._wishes = gpu_wishes.GpuWishes(environment.options, environment.devices)
         self._records = handle_records.HandleRecords(
             environment.state_path, NAME, read_only=environment.checking)
+        self._choices = nvidia_vgpu_layouts.Choices(
+            environment.state_path, NAME, read_only=environment.checking)
+        self._chosen: dict[str, nvidia_vgpu_layouts.Choice] = {}
         self._catalogue = vendor_vfio.Catalogue()
         self._mdevs = mdev_work.MdevWork(environment, self._records, self._wishes.created_by)
         self._vfs = vendor_vfio_work.VfWork(environment, self._records, self._catalogue)
@@ -67,6 +73,7 @@ class NvidiaGpuDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles):
         cards = nvidia_cards.carriers(physical, self._virtual)
         answers = nvml.ask(each.address for each in physical if nvml.is_held(each))
         records = self._records.all()
+        self._chosen = self._choices.all()
         types = mdev_cards.Types(self.environment.sysfs)
         whole: list[sysfs.PciFunction] = []
         found: dict[str, messages.ReportedDevice] = {}
@@ -75,8 +82,8 @@ class NvidiaGpuDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles):
                 card = cards.get(function.address)
                 answer = answers.get(function.address, nvml.Answer())
                 if self._is_for_vgpus(function, card) and card is not None:
-                    offer = self._vgpus(function, card, answer, types, records)
-                    found[function.address] = self._vgpu_device(function, offer)
+                    found[function.address] = self._vgpu_device(
+                        function, card, answer, types, records)
                 else:
                     _judge_held(function, answer)
                     whole.append(function)
@@ -113,9 +120,12 @@ class NvidiaGpuDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles):
                types: mdev_cards.Types,
                records: dict[str, handle_records.Record]) -> handle_slots.Offer:
         wish = self._wish(function)
+        choice = self._chosen.get(function.address)
         wishes = mdev_cards.Wishes(
             word=wish.word, refuse=lambda each: self._refusal(each, wish),
             partitions=lambda parts: answer.in_partitions.get(parts.short))
+        if choice is not None:
+            wishes = dataclasses.replace(wishes, max_handles=choice.count)
         if isinstance(card, vendor_vfio.Card):
             if not self._wishes.vendor_vfio:
                 raise handle_slots.NotOffered(
@@ -133,7 +143,9 @@ class NvidiaGpuDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles):
         return offer
 
     def _wish(self, function: sysfs.PciFunction) -> gpu_wishes.Wish:
-        return self._wishes.of(function, self._virtual.get(function.address, ()))
+        wish = self._wishes.of(function, self._virtual.get(function.address, ()))
+        choice = self._chosen.get(function.address)
+        return dataclasses.replace(wish, word=choice.name or wish.word) if choice else wish
 
     def _refusal(self, function: sysfs.PciFunction, wish: gpu_wishes.Wish) -> str | None:
         if self.environment.devices.is_never_offered(function):
@@ -187,12 +199,20 @@ class NvidiaGpuDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles):
 
     # --- reports ------------------------------------------------------------------------------
 
-    def _vgpu_device(self, function: sysfs.PciFunction,
-                     offer: handle_slots.Offer) -> messages.ReportedDevice:
+    def _vgpu_device(self, function: sysfs.PciFunction, card: nvidia_cards.Card,
+                     answer: nvml.Answer, types: mdev_cards.Types,
+                     records: dict[str, handle_records.Record]) -> messages.ReportedDevice:
+        held = [record.info for record in records.values() if record.card == function.address]
+        choice = self._chosen.get(function.address)
+        if choice is not None and not choice.count and not held:
+            return nvidia_cards.device(function, NAME, [], nvidia_vgpu_layouts.partitioning(
+                answer.sliced, None, ()))
+        offer = self._vgpus(function, card, answer, types, records)
         short = vgpu_types.short_name(offer.type_name)
         trait = placement_names.custom(f"NVIDIA_{function.product}_{short}")
         return nvidia_cards.device(function, NAME, [
-            self._deployable(function, "VGPU", trait, offer.handles, True)])
+            self._deployable(function, "VGPU", trait, offer.handles, True)],
+            nvidia_vgpu_layouts.partitioning(answer.sliced, offer, held))
 
     def _whole_device(self, function: sysfs.PciFunction) -> messages.ReportedDevice:
         trait = placement_names.custom(f"NVIDIA_{function.product}")
@@ -217,6 +237,29 @@ class NvidiaGpuDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles):
     def _handed_out(device: messages.ReportedDevice) -> set[str | None]:
         return {handle_slots.address_of(handle.info) for deployable in device.deployables
                 for handle in deployable.handles}
+
+    # --- layouts ------------------------------------------------------------------------------
+
+    def apply_layout(self, wish: messages.LayoutWish) -> None:
+        """Offer so many vGPUs of the wished type from now on; none is made or removed for it."""
+        address = wish.device_address
+        answer = nvml.ask([address])[address]
+        if answer.unknown is not None or not answer.sliced:
+            raise nvidia_vgpu_layouts.Fault(answer.unknown or (
+                f"GPU {address} names no vGPU types that share it in time"))
+        choice = nvidia_vgpu_layouts.judged(address, answer.sliced, wish.partitions)
+        if self._choices.all().get(address) == choice:
+            return
+        ours = {uuid: record for uuid, record in self._records.all().items()
+                if record.card == address}
+        others = {*nvidia_cards.live(self.environment.sysfs.fresh(), address)} - {
+            *ours, *(record.parent for record in ours.values())}
+        if others or len(ours) > choice.count or any(
+                vgpu_types.short_name(record.name) != choice.name for record in ours.values()):
+            raise nvidia_vgpu_layouts.Fault(
+                f"there are vGPUs on GPU {address} ({', '.join(sorted(others | {*ours}))}); what "
+                "it offers is not changed while they exist")
+        self._choices.note(address, choice)
 
     # --- host work ----------------------------------------------------------------------------
 

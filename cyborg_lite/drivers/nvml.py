@@ -11,8 +11,10 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
+from cyborg_lite import vgpu_layouts
 from cyborg_lite.drivers import sysfs
 
 LOG = logging.getLogger(__name__)
@@ -29,8 +31,8 @@ class Answer:
 
     unknown: why it can't be judged; the rest means nothing then. mig: MIG mode is on, or will be
     at the next reset. processes: how many use it. vgpu_types: full names by id, all that the card
-    knows. in_partitions: how many of a MIG-backed type, by short name, the partitions that exist
-    hold in all.
+    knows; sliced: those that share it in time. in_partitions: how many of a MIG-backed type, by
+    short name, the partitions that exist hold in all.
     """
 
     unknown: str | None = None
@@ -38,6 +40,7 @@ class Answer:
     processes: int = 0
     vgpu_types: dict[int, str] = dataclasses.field(default_factory=dict)
     in_partitions: dict[str, int] = dataclasses.field(default_factory=dict)
+    sliced: tuple[vgpu_layouts.VgpuType, ...] = ()
 
 
 def ask(addresses: Iterable[str]) -> dict[str, Answer]:
@@ -96,13 +99,26 @@ class _Card:
                           f"({error})", vgpu_types=names)
         return Answer(
             mig=mig, processes=processes, vgpu_types=names,
-            in_partitions=self._in_partitions(handle, names) if mig else {})
+            in_partitions=self._in_partitions(handle, names) if mig else {},
+            sliced=() if mig else tuple(self._sliced(handle, names)))
 
     def _vgpu_types(self, handle: Any) -> list[int]:
         try:
             return list(self._nvml.nvmlDeviceGetSupportedVgpus(handle))
         except self._nvml.NVMLError:
             return []       # no vGPU software on this host
+
+    def _sliced(self, handle: Any, names: dict[int, str]) -> Iterator[vgpu_layouts.VgpuType]:
+        nvml = self._nvml
+        for number, name in names.items():
+            try:
+                if nvml.nvmlVgpuTypeGetGpuInstanceProfileId(number) == _NO_PROFILE and name:
+                    yield vgpu_layouts.VgpuType(
+                        number, " ".join(name.split()),
+                        int(nvml.nvmlVgpuTypeGetFramebufferSize(number)) >> 20,
+                        int(nvml.nvmlVgpuTypeGetMaxInstances(handle, number)))
+            except (nvml.NVMLError, AttributeError) as error:
+                LOG.debug("%s: vGPU type %s: %s", self._address, name, error)
 
     def _text(self, function: Callable[[int], Any], number: int) -> str:
         try:
