@@ -28,11 +28,16 @@ from tests.fixtures import placement as placement_fixture
 A100 = "0000:41:00.0"
 HELD = "0000:42:00.0"
 H100 = "0000:81:00.0"
+T4 = "0000:82:00.0"
+RTX = "0000:83:00.0"
 MANY = 60
 """More cards than a page of the console has."""
 
 PREFIX = "/cloud/accelerator"
 PLACEMENT = "[placement]\nauth_type = admin_token\nendpoint = {}\ntoken = admin\n"
+SILENT = "[conductor]\nservice_down_time = 3600\n"
+"""The agents report once and beat no more."""
+
 PROJECT = "0123456789abcdef0123456789abcdef"
 
 
@@ -50,7 +55,9 @@ class Scene:
             played_gpus.Card("A100-40GB", HELD, ("1g.5gb",) * 7)],
             [builders.a_device("Fake0")])
         self.node2 = played_gpus.Host("node2", [
-            played_gpus.Card("H100-80GB", H100, numa_node=1)])
+            played_gpus.Card("H100-80GB", H100, numa_node=1),
+            played_gpus.Card("T4", T4, ("T4-4Q",) * 4, scheme="vgpu"),
+            played_gpus.Card("RTX-PRO-6000-Blackwell-96GB", RTX, scheme="mig-vgpu")])
         self.store = played_gpus.Host("store-3", [], [
             builders.a_device(f"Disk{number:02}", type="SSD", model="a disk", deployables=[
                 builders.a_deployable(f"Disk{number:02}", 1)]) for number in range(MANY)])
@@ -94,7 +101,7 @@ def serving(folder: pathlib.Path, listener: socket.socket, more: str) -> Iterato
         conf = clouds.configuration(
             folder, f"sqlite:///{folder}/console.sqlite",
             placement=placement.url, nova=nova.url,
-            more=f"{PLACEMENT.format(placement.url)}{more}")
+            more=f"{PLACEMENT.format(placement.url)}{SILENT}{more}")
         with clouds.running(conf, buses.LocalBus()) as cloud:
             application = app.make_app(conf, rpc.ConductorClient(cloud.bus, 30))
             http = server.Server(listener, behind_a_prefix(application), threads=8)

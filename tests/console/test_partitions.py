@@ -147,6 +147,16 @@ def test_pictures_put_partitions_where_every_published_card_has_room_for_them(
             assert len(units) == len(set(units)), (model, placed)
 
 
+def test_time_sliced_vgpus_are_pictured_side_by_side(
+        visit: conftest.Visit, world: conftest.World) -> None:
+    browser = visit(f"devices/{world.scene.device(scene.T4)}")
+
+    assert pictured(browser, "Now") == "Now: 4\xa0\xd7\xa0T4-4Q."
+    assert cards(browser)["T4-2Qx8"] == (
+        "8\xa0\xd7\xa0T4-2Q; Side by side: 8\xa0\xd7\xa0T4-2Q.")
+    browser.picture("vgpu")
+
+
 def test_a_device_without_partitions_says_so(visit: conftest.Visit, world: conftest.World) -> None:
     disk = next(one.uuid for one in world.scene.cloud.client.list_devices(
         scene.messages.DeviceQuery(hostname="store-3")))
@@ -201,6 +211,22 @@ def test_a_layout_is_looked_at_set_and_watched_with_the_keyboard_alone(
     assert "as it is now" in browser.text("[data-layout='14x3-19']")
     browser.until(lambda: "CUSTOM_MIG_3G_20GB" not in browser.text(), "the new deployables")
     browser.picture("applied")
+
+
+def test_the_vgpu_type_of_a_partition_is_chosen_too(
+        visit: conftest.Visit, world: conftest.World) -> None:
+    browser = visit(f"devices/{world.scene.device(scene.RTX)}")
+    layout = next(key for key, name in cards(browser).items() if "4\xa0\xd7\xa01g.24gb+gfx;" in name)
+
+    choose(browser, layout)
+    browser.tab_to(".types select")
+    browser.press("DC-1-8Q")
+    browser.picture("vgpu-types")
+    browser.tab_to(".actions .main")
+    browser.press(Keys.ENTER)
+
+    browser.hears("Applied: 4\xa0\xd7\xa01g.24gb+gfx as DC-1-8Q")
+    assert "1g.24gb+gfx as DC-1-8Q at units 0 to 2" in pictured(browser, "Now")
 
 
 def test_what_the_host_could_not_do_is_shown_in_its_words(

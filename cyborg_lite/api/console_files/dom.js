@@ -62,16 +62,17 @@ export function table(caption, columns, rows) {
   const cell = (column, row, index) => {
     const content = column[1](row);
     const given = { class: column[2], "data-title": column[0] };
-    return index === 0 ? el("th", { ...given, scope: "row" }, content)
-      : el("td", given, content ?? el("span", { class: "none" }, "none"));
+    return index === 0 ? el("th", { ...given, scope: "row", role: "rowheader" }, content)
+      : el("td", { ...given, role: "cell" }, content ?? el("span", { class: "none" }, "none"));
   };
-  const line = (row) => el("tr", {}, columns.map((column, index) => cell(column, row, index)));
-  const body = el("tbody", {}, rows.map(line));
+  const line = (row) => el("tr", { role: "row" }, columns.map((column, index) => cell(column, row, index)));
+  const body = el("tbody", { role: "rowgroup" }, rows.map(line));
   // narrow screens scroll it sideways, so the keyboard has to reach it
   const node = el("div", { class: "scroll", role: "region", "aria-label": caption, tabindex: "0" },
-    el("table", {}, el("caption", { class: "out-of-sight" }, caption),
-      el("thead", {}, el("tr", {}, columns.map(
-        (column) => el("th", { scope: "col",
+    // with roles of their own, which a narrow screen's display: block would take away
+    el("table", { role: "table" }, el("caption", { class: "out-of-sight" }, caption),
+      el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, columns.map(
+        (column) => el("th", { scope: "col", role: "columnheader",
           class: column[2] === "number" ? "number" : null }, column[0])))),
       body));
   return { node, add: (more) => body.append(...more.map(line)), size: () => body.rows.length };

@@ -156,7 +156,7 @@ function same(partitions, current) {
 
 // --- vGPU types in partitions ----------------------------------------------------------------
 
-/** A select for each partition that several vGPU types could live in. */
+/** A select for each kind of partition that several vGPU types could live in. */
 function typesOf({ partitions }, profiles) {
   const open = partitions.filter((one) => !one.vgpu_type).map((one) => ({
     ...one, types: profiles.find((profile) => profile.name === one.profile)?.vgpu_types ?? [] }))
@@ -165,7 +165,8 @@ function typesOf({ partitions }, profiles) {
   return el("fieldset", { class: "types" }, el("legend", {}, "Which vGPU type each is for"),
     el("div", { class: "filters" }, open.map((one) => {
       const select = el("select", { "data-profile": one.profile },
-        one.types.map((type) => el("option", {}, type)));
+        el("option", { value: "" }, "the driver's choice"),
+        one.types.map((type) => el("option", { value: type }, type)));
       return field(places.describe([{ ...one, vgpu_type: null }]), select);
     })));
 }
@@ -174,7 +175,7 @@ function typesOf({ partitions }, profiles) {
 function wishFor(layout, types) {
   const chosen = new Map([...types.querySelectorAll("select")].map(
     (select) => [select.dataset.profile, select.value]));
-  if (!chosen.size) return { layout: layout.id };
+  if (![...chosen.values()].some(Boolean)) return { layout: layout.id };
   return { partitions: layout.partitions.map(({ profile, count, vgpu_type: type }) => (
-    { profile, count, vgpu_type: type ?? chosen.get(profile) ?? null })) };
+    { profile, count, vgpu_type: type ?? (chosen.get(profile) || null) })) };
 }

@@ -105,13 +105,14 @@ function groups(current) {
   return current.map(({ profile, count, vgpu_type }) => ({ profile, count, vgpu_type }));
 }
 
-/** A picture with its text; without known places only the text. */
-export function figure(title, partitions, placed, units, toneOf) {
+/** A picture with its text; side by side where nobody knows the places. */
+function figure(title, partitions, placed, units, toneOf) {
   const text = places.describe(partitions);
   return el("figure", { class: "device" },
     el("figcaption", {}, el("strong", {}, title), ` ${text}`),
-    placed && units ? pictures.device(units, placed, toneOf,
-      { title, ruler: true, size: "large" }) : null);
+    placed && units ? pictures.device(units, placed, toneOf, { title, ruler: true, size: "large" })
+      : partitions.length > 0 && pictures.sideBySide(partitions, toneOf,
+        { title, size: "large" }));
 }
 
 /** How many of the wished partitions are there. */

@@ -3,7 +3,7 @@
 // has a text that says the same.
 
 import { svg } from "./dom.js";
-import { place, span, unitsOf } from "./places.js";
+import { describe, place, span, unitsOf } from "./places.js";
 
 const WIDTH = { small: 320, large: 640 };
 const HEIGHT = { small: 66, large: 96 };
@@ -20,7 +20,7 @@ export function colours(profiles) {
 
 /** `1g.5gb+me` becomes 1g, 5gb, +me; `A100-4C` becomes 4C. */
 export function shortLines(name, type) {
-  const lines = name.includes(".") ? name.split(/[.](?=\w)|(?=[+-]me)/) : [name.split("-").at(-1)];
+  const lines = name.includes(".") ? name.split(/[.](?=\d)|(?=[+-])/) : [name.split("-").at(-1)];
   return type && type !== name ? [...lines, type.split("-").at(-1)] : lines;
 }
 
@@ -56,14 +56,20 @@ export function layout(profiles, partitions, toneOf) {
   const units = unitsOf(profiles);
   const placed = units ? place(profiles, partitions) : null;
   if (placed) return device(units, placed, toneOf, { title: "One way to lay it out" });
+  return sideBySide(partitions, toneOf, { title: "Side by side" });
+}
+
+/** Equal columns; the text names what is there and no places. */
+export function sideBySide(partitions, toneOf, { title, size = "small" }) {
   const blocks = [];
   for (const { profile, count, vgpu_type } of partitions) {
     for (let index = 0; index < count; index += 1) {
       blocks.push({ profile, vgpu_type, start: blocks.length, size: 1 });
     }
   }
-  const columns = Math.max(blocks.length, 1);
-  return device(columns, blocks, toneOf, { title: "Side by side" });
+  const drawing = device(Math.max(blocks.length, 1), blocks, toneOf, { title, size });
+  drawing.setAttribute("aria-label", `${title}: ${describe(partitions)}.`);
+  return drawing;
 }
 
 /** The colour of a profile, beside its name. */
