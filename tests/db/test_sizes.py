@@ -117,8 +117,9 @@ def bind_with_host_work(database: session.Database, found: list[messages.Arq],
 LIMITS = {"create 1": 4, "create 8": 4, "bind 1": 7, "bind 8": 7,
           "bind 1 with host work": 10, "bind 8 with host work": 10,
           "by instance 1": 2, "by instance 8": 2, "show 1": 1, "show 8": 1,
-          "delete by instance 1": 8, "delete by instance 8": 8, "unchanged report": 2, "changed report of 64": 16,
-          "profiles by name": 3, "devices of a host": 3}
+          "delete by instance 1": 8, "delete by instance 8": 8,
+          "unchanged report": 2, "changed report of 64": 16, "profiles by name": 3,
+          "devices of a host": 3}
 """A bind has one more: forgetting the event that Nova took. With host work it is counted: 5 to
 reserve the handles, 4 to write what the host made of them, and that one."""
 
