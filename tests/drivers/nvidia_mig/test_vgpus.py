@@ -103,6 +103,30 @@ def test_no_partition_is_destroyed_while_a_vgpu_exists(host: Start, way: str) ->
 
 
 @both_ways
+def test_partitions_are_added_beside_those_with_vgpus(host: Start, way: str) -> None:
+    there = host(lab.A100, way=way)
+    there.apply("1g.5gb")
+    there.driver.prepare(there.tasks()["A100-1-5C"][0])
+
+    there.apply("1g.5gb", "3g.20gb")
+
+    assert {name: len(each) for name, each in there.handles().items()} == {
+        "A100-1-5C": 1, "A100-3-20C": 1}
+    assert "nvmlGpuInstanceDestroy" not in there.changes()
+
+
+def test_mig_mode_is_not_switched_while_the_card_has_vgpus(host: Start) -> None:
+    there = host(lab.A100, way="vendor")
+    there.kernel.root_path.joinpath(
+        "bus/pci/devices/0000:41:00.4/nvidia/current_vgpu_type").write_text("470")
+
+    with pytest.raises(nvidia_mig_work.Fault, match="MIG mode is not switched"):
+        there.apply("1g.5gb")
+
+    assert there.changes() == []
+
+
+@both_ways
 def test_the_same_layout_is_no_change_while_vgpus_exist(host: Start, way: str) -> None:
     there = host(lab.A100, way=way)
     there.apply("3g.20gb", "1g.5gb")
