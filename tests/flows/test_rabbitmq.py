@@ -20,8 +20,12 @@ from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import rpc
 from cyborg_lite.agent import claims
+from cyborg_lite.conductor import service
+from cyborg_lite.db import migrate
+from cyborg_lite.db import models
 from tests.fixtures import builders
 from tests.fixtures import cloud
+from tests.fixtures import databases
 from tests.fixtures import servers
 
 
@@ -151,6 +155,24 @@ def test_a_refused_agent_gets_none_of_the_calls_for_the_host(rabbitmq: str) -> N
     assert (first.prepared, copy.prepared) == (4, 4)
     of_copy.end()
     stop()
+
+
+def test_a_conductor_beats_as_long_as_it_hears_itself_over_the_broker(
+        rabbitmq: str, tmp_path: pathlib.Path) -> None:
+    conf = cloud.configuration(tmp_path, f"sqlite:///{tmp_path}/test.sqlite",
+                               more=f"[DEFAULT]\ntransport_url = {rabbitmq}")
+    conductor = service.Conductor(conf, cloud.messaging_bus(conf))
+    migrate.upgrade(conductor.database.engine)
+    with pytest.raises(errors.Unavailable):
+        conductor.watch.beat()
+    assert databases.all_rows(conductor.database, models.conductors) == []
+
+    conductor.start()
+    conductor.watch.beat()
+    conductor.stop()
+
+    [row] = databases.all_rows(conductor.database, models.conductors)
+    assert row["last_seen"] > row["created_at"]  # type: ignore[operator]
 
 
 def test_nobody_serving_is_known_at_once(rabbitmq: str) -> None:
