@@ -55,6 +55,9 @@ class Layouts:
     def shown(self, found: hardware.Discovery) -> hardware.Discovery:
         """Return a discovery in which each device says why it is not split as wished."""
         failures = dict(self._failures)
+        for address in failures.keys() - {each.address for each in found.devices}:
+            # when it comes back, it may be split as wished; a conductor asks if it isn't
+            self._failures.pop(address, None)
         devices = [self._with_fault(each, failures.get(each.address)) for each in found.devices]
         if devices == found.devices:
             return found

@@ -236,6 +236,24 @@ def test_a_layout_that_fails_at_the_start_is_reported_and_stops_nothing(host: St
     assert [each.profile for each in second.partitioning.partitions] == ["7g.141gb"]
 
 
+def test_a_card_that_nvml_knows_too_late_is_not_said_to_have_failed(host: Start) -> None:
+    there = host(lab.A100)
+    there.apply("3g.20gb")
+    node = Host(there)
+    node.conductor.intent = messages.HostIntent(layouts=[lab.wish("3g.20gb")])
+    there.nvml.happen("no_driver", value=1)
+
+    node.run()
+    early = node.conductor.reports[-1]
+    there.nvml.happen("no_driver", value=0)
+    node.now += 100
+    node.run()
+
+    assert (early.devices, [each.address for each in early.withheld]) == ([], [lab.CARD])
+    assert node.conductor.partitioning().fault is None
+    assert [each.profile for each in node.conductor.partitioning().partitions] == ["3g.20gb"]
+
+
 # --- beside other drivers ---------------------------------------------------------------------
 
 @pytest.mark.parametrize("order", [(MIG, GPU, PCI), (GPU, MIG, PCI), (PCI, MIG, GPU)])
