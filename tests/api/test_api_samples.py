@@ -125,6 +125,11 @@ def walk(application: faults.Application, cloud: clouds.Cloud) -> dict[str, str]
     send("service-disable", "PUT", f"/v2/services/{service}", {
         "status": "disabled", "disabled_reason": "moves to another rack"})
 
+    orphan = send("orphan-list", "GET", "/v2/orphans")["orphans"][0]["id"]
+    send("orphan-show", "GET", f"/v2/orphans/{orphan}")
+    send("orphan-sweep", "POST", "/v2/orphans/sweep", {"host": builders.HOST, "dry_run": True},
+         status=202)
+
     send("arq-unbind", "PATCH", path, {arq: [
         {"path": "/hostname", "op": "remove"}, {"path": "/device_rp_uuid", "op": "remove"},
         {"path": "/instance_uuid", "op": "remove"}]}, status=202)
