@@ -27,6 +27,7 @@ DATA = (
     "etc/cyborg-lite/demo/gpu-server.sysfs", "share/cyborg-lite/alembic/env.py",
     "share/cyborg-lite/alembic/versions/0001_first_release.py",
 )
+PAGE = ("console/", "console/main.js", "console/console.css", "console/settings.json")
 START_WITHIN_S = 60
 
 CONFIGURATION = """
@@ -97,6 +98,8 @@ def check_programs(programs: pathlib.Path, folder: pathlib.Path,
     try:
         address = wait_for_address(standalone)
         wait_for_device(f"{address}/v2/devices")
+        for name in PAGE:
+            assert urllib.request.urlopen(f"{address}/{name}", timeout=10).status == 200
         progress.say(f"cyborg-lite-standalone served its device at {address}")
     finally:
         standalone.terminate()
