@@ -38,6 +38,10 @@ LOOK_AFTER_S = 90
 agents look at their hardware."""
 
 
+UNTIL_SET_AGAIN = ("(None of its attach handles is given out until a layout is applied: set this "
+                   "one again, or the one that the device has.)")
+
+
 # --- what the API asks ------------------------------------------------------------------------
 
 
@@ -59,7 +63,7 @@ def show(database: session.Database, uuid: str, every_layout: bool) -> messages.
 def _fault(split: rows.Split, reported: messages.ReportedPartitioning) -> str | None:
     """Why the wish could not be met, or what it waits for, or what the driver says now."""
     if split.has_failed:
-        return split.fault
+        return f"{split.fault} {UNTIL_SET_AGAIN}"
     if split.is_as_wished:
         return reported.fault
     if not split.synced:

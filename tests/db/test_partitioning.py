@@ -459,7 +459,8 @@ def test_a_fault_is_kept_and_shown_until_the_wish_is_made_again(
     rows.finish(database, builders.HOST, {task.id: "creating a partition failed"}, owner, later())
 
     found = shown(database)
-    assert (found.state, found.fault) == ("failed", "creating a partition failed")
+    assert found.state == "failed"
+    assert str(found.fault).startswith("creating a partition failed (None of its attach handles")
     assert take(database, ahead_s=3600) == []
     assert bind(database).failed
     wish(database, PAIR_ID)
