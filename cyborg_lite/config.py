@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import logging
 import socket
 from collections.abc import Iterable
@@ -245,6 +244,14 @@ OWN_OPTIONS: dict[str | None, tuple[Any, ...]] = {
 
 _CLIENT_GROUPS = {"placement": "placement", "nova": "compute"}
 
+SERVICE_USER_OPTIONS = (
+    cfg.BoolOpt(
+        "send_service_user_token", default=False,
+        help="Send a token of this user as X-Service-Token, beside that of [nova] or [placement], "
+             "for clouds whose policies ask services for it. Calls are never made with a user's "
+             "token, so nothing expires on the way without it."),
+)
+
 
 def _client_options(service_type: str) -> list[Any]:
     adapter = copy.deepcopy(ks_loading.get_adapter_conf_options(include_deprecated=False))
@@ -284,6 +291,8 @@ def register(conf: cfg.ConfigOpts) -> cfg.ConfigOpts:
     for group, service_type in _CLIENT_GROUPS.items():
         conf.register_opts(_client_options(service_type), group=group)
         ks_loading.register_auth_conf_options(conf, group)
+    conf.register_opts(SERVICE_USER_OPTIONS, group="service_user")
+    ks_loading.register_auth_conf_options(conf, "service_user")
     log.register_options(conf)
     conf.register_opts(db_options.database_opts, group="database")
     policy_opts.set_defaults(conf)
@@ -343,7 +352,8 @@ def set_up_logging(conf: cfg.ConfigOpts) -> None:
 def list_options() -> Iterable[tuple[str | None, list[Any]]]:
     """Every option of ours, for oslo.config's sample generator."""
     yield from ((group, list(options)) for group, options in OWN_OPTIONS.items())
+    auth = [*ks_loading.get_auth_common_conf_options(),
+            *ks_loading.get_auth_plugin_conf_options("password")]
     for group, service_type in _CLIENT_GROUPS.items():
-        auth = itertools.chain(ks_loading.get_auth_common_conf_options(),
-                               ks_loading.get_auth_plugin_conf_options("password"))
         yield group, [*_client_options(service_type), *auth]
+    yield "service_user", [*SERVICE_USER_OPTIONS, *auth]

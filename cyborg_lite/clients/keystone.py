@@ -13,6 +13,7 @@ import requests
 from keystoneauth1 import adapter as ks_adapter
 from keystoneauth1 import exceptions as ks_exceptions
 from keystoneauth1 import loading as ks_loading
+from keystoneauth1 import service_token
 from keystoneauth1 import session as ks_session
 from oslo_config import cfg
 
@@ -80,13 +81,16 @@ def service_from(conf: cfg.ConfigOpts, group: str, name: str, connections: int =
     Call it once a process: the session keeps its token and its connections.
     Raises cfg.Error, which names group and option.
     """
-    try:
-        auth = ks_loading.load_auth_from_conf_options(conf, group)
-    except (ks_exceptions.NoMatchingPlugin, ks_exceptions.OptionError) as error:
-        raise cfg.Error(f"[{group}] auth_type = {conf[group].auth_type}: {error}") from error
+    auth = _auth_from(conf, group)
     if auth is None:
         raise cfg.Error(f"[{group}] auth_type is not set; {name} is needed. Set password with its "
                         "options, or none with endpoint_override.")
+    if conf.service_user.send_service_user_token:
+        service_auth = _auth_from(conf, "service_user")
+        if service_auth is None:
+            raise cfg.Error("[service_user] auth_type is not set, and send_service_user_token is "
+                            "true; set password with its options.")
+        auth = service_token.ServiceTokenAuthWrapper(auth, service_auth)
     options = conf[group]
     http = requests.Session()
     transport = ks_session.TCPKeepAliveAdapter(
@@ -102,6 +106,13 @@ def service_from(conf: cfg.ConfigOpts, group: str, name: str, connections: int =
     except TypeError as error:
         raise cfg.Error(f"[{group}]: {error}") from error
     return Service(adapter, name)
+
+
+def _auth_from(conf: cfg.ConfigOpts, group: str) -> Any:
+    try:
+        return ks_loading.load_auth_from_conf_options(conf, group)
+    except (ks_exceptions.NoMatchingPlugin, ks_exceptions.OptionError) as error:
+        raise cfg.Error(f"[{group}] auth_type = {conf[group].auth_type}: {error}") from error
 
 
 def _retry_defaults(options: Any) -> dict[str, Any]:

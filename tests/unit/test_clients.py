@@ -20,17 +20,18 @@ KEYSTONE = "http://keystone.example.org/v3"
 PLACEMENT = "http://placement.example.org"
 
 
-def configured(**options: Any) -> cfg.ConfigOpts:
+def configured(service_user: dict[str, Any] | None = None, **options: Any) -> cfg.ConfigOpts:
     """Configuration whose [placement] has these options, as a file would give them."""
     from keystoneauth1 import loading
     conf = config.register(cfg.ConfigOpts())
     conf([], default_config_files=[], default_config_dirs=[])
-    if options.get("auth_type") in ("password", "none"):
-        loader = loading.get_plugin_loader(options["auth_type"])
-        conf.register_opts([option._to_oslo_opt() for option in loader.get_options()],
-                           group="placement")
-    for name, value in options.items():
-        conf.set_override(name, value, group="placement")
+    for group, given in (("placement", options), ("service_user", service_user or {})):
+        if given.get("auth_type") in ("password", "none"):
+            loader = loading.get_plugin_loader(given["auth_type"])
+            conf.register_opts([option._to_oslo_opt() for option in loader.get_options()],
+                               group=group)
+        for name, value in given.items():
+            conf.set_override(name, value, group=group)
     return conf
 
 
@@ -87,6 +88,31 @@ def test_a_token_that_was_withdrawn_is_renewed_within_the_request(http: Any) -> 
     assert client.find_provider("node1") is None
 
     assert logins(http) == 2
+
+
+@pytest.mark.parametrize("own", [PASSWORD, {"auth_type": "none", "endpoint_override": PLACEMENT}],
+                         ids=["password", "none"])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_service_token_goes_along_where_it_is_wanted(
+        http: Any, own: dict[str, Any], wanted: bool) -> None:
+    def log_in(request: Any, context: Any) -> dict[str, Any]:
+        user = request.json()["auth"]["identity"]["password"]["user"]["name"]
+        context.headers["X-Subject-Token"] = f"token of {user}"
+        return a_login()
+
+    http.post(f"{KEYSTONE}/auth/tokens", json=log_in)
+    service_user = {**PASSWORD, "username": "accelerator", "send_service_user_token": wanted}
+
+    placement.from_conf(configured(service_user, **own)).find_provider("node1")
+
+    sent = http.last_request.headers
+    assert sent.get("X-Service-Token") == ("token of accelerator" if wanted else None)
+    assert (sent["X-Auth-Token"] == "token of u") == (own is PASSWORD)
+
+
+def test_a_service_token_of_nobody_is_refused_by_name() -> None:
+    with pytest.raises(cfg.Error, match=r"\[service_user\] auth_type is not set"):
+        placement.from_conf(configured({"send_service_user_token": True}, **PASSWORD))
 
 
 def test_a_keystone_that_is_away_is_a_placement_that_is_away(http: Any) -> None:
