@@ -163,7 +163,8 @@ def conductor_lives(database: session.Database, conductor: messages.Service,
 
 
 def _last_heard(connection: sa.Connection) -> datetime.datetime | None:
-    return connection.scalar(sa.select(sa.func.max(C.c.last_seen)))
+    found: datetime.datetime | None = connection.scalar(sa.select(sa.func.max(C.c.last_seen)))
+    return found
 
 
 def _count_silence_anew(connection: sa.Connection, moment: datetime.datetime,

@@ -20,6 +20,7 @@ from cyborg_lite.db import device_detail
 from cyborg_lite.db import device_profiles
 from cyborg_lite.db import devices
 from cyborg_lite.db import handles
+from cyborg_lite.db import liveness
 from cyborg_lite.db import models
 from cyborg_lite.db import session
 from cyborg_lite.db import usage
@@ -219,7 +220,7 @@ def test_a_device_tells_its_reason_its_host_and_its_handles(database: session.Da
     devices.set_status(database, device.uuid, "maintaining", "fan is broken")
     later = session.now() + datetime.timedelta(seconds=60)
 
-    shown = devices.get_device(database, device.uuid, down_before=later)
+    shown = devices.get_device(database, device.uuid, horizon=liveness.Horizon(down_before=later))
     [part] = device_detail.parts(database, device.uuid)
 
     assert (shown.status_reason, shown.host_state) == ("fan is broken", "down")
