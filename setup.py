@@ -30,4 +30,6 @@ def has_version() -> bool:
 if not has_version():
     os.environ["PBR_VERSION"] = "0.1.0.dev0"
 
-setuptools.setup(setup_requires=["pbr"], pbr=True)
+setuptools.setup(setup_requires=["pbr"], pbr=True,
+                 # without git nothing else would bring them
+                 package_data={"cyborg_lite.api": ["console_files/*"]})

@@ -216,7 +216,8 @@ def test_a_layout_is_looked_at_set_and_watched_with_the_keyboard_alone(
 def test_the_vgpu_type_of_a_partition_is_chosen_too(
         visit: conftest.Visit, world: conftest.World) -> None:
     browser = visit(f"devices/{world.scene.device(scene.RTX)}")
-    layout = next(key for key, name in cards(browser).items() if "4\xa0\xd7\xa01g.24gb+gfx;" in name)
+    layout = next(key for key, name in cards(browser).items()
+                  if name.startswith("4\xa0\xd7\xa01g.24gb+gfx;"))
 
     choose(browser, layout)
     browser.tab_to(".types select")

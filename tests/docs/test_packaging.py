@@ -131,3 +131,4 @@ def test_what_a_wheel_has_to_carry_is_in_the_data_files() -> None:
     assert "share/cyborg-lite/alembic = alembic/*" in lines
     assert "etc/cyborg-lite = etc/cyborg-lite/*" in lines
     assert not (CHECKOUT / "alembic" / "__init__.py").exists()
+    assert '"cyborg_lite.api": ["console_files/*"]' in (CHECKOUT / "setup.py").read_text()

@@ -90,7 +90,9 @@ function overview(found) {
   return [
     el("p", { class: "state", "data-state": found.state },
       badge(found.state, MARKS[found.state] ?? "quiet"), " ",
-      `${SCHEMES[found.scheme] ?? found.scheme}. ${SENTENCES[found.state] ?? ""}`),
+      `${SCHEMES[found.scheme] ?? found.scheme}. ${
+        found.state === "applied" && !found.current.length ? "The card is not split."
+          : SENTENCES[found.state] ?? ""}`),
     found.state === "applying" && progress(found),
     found.fault && el("p", { class: found.state === "failed" ? "fault" : "fault waits" },
       found.fault),
