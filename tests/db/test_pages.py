@@ -225,8 +225,8 @@ def test_a_device_tells_its_reason_its_host_and_its_handles(database: session.Da
 
     assert (shown.status_reason, shown.host_state) == ("fan is broken", "down")
     assert shown.disabled_at is not None
-    assert devices.get_device(database, device.uuid, session.now() - datetime.timedelta(
-        seconds=60)).host_state == "up"
+    assert devices.get_device(database, device.uuid, liveness.Horizon(
+        down_before=session.now() - datetime.timedelta(seconds=60))).host_state == "up"
     assert (part.resource_class, part.traits) == ("FPGA", ["CUSTOM_FAKE_DEVICE"])
     assert part.attach_handles == messages.HandleCounts(total=16, free=15, in_use=1)
 
