@@ -179,10 +179,10 @@ def _sysfs(address: str, index: int, card: stand_in.Card,
     product = card.facts.get("pci_device_ids", ["1eb8"])[0]
     group = 1 + 100 * index
     if way == "vendor":
-        return vgpu_machines.vendor(address, group, model=card.model, product=product, count=16,
+        return vgpu_machines.vendor(address, group, model=card.model, product=product, count=8,
                                     in_partitions=True)
     if way == "mdev":
         return vgpu_machines.on_functions(address, group, model=card.model, product=product,
-                                          count=16, in_partitions=True)
+                                          count=8, in_partitions=True)
     return machines.a_function(address, product=product, driver="nvidia", group=group,
                                total_vfs=16)

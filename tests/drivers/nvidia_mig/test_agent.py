@@ -14,10 +14,12 @@ from cyborg_lite import buses
 from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import rpc
+from cyborg_lite.agent import check
 from cyborg_lite.agent import hardware
 from cyborg_lite.agent import service
 from cyborg_lite.agent import settings
 from cyborg_lite.drivers import device_files
+from cyborg_lite.drivers import nvidia_mig_work
 from tests.drivers.nvidia_mig import lab
 from tests.nvml import stand_in
 
@@ -254,6 +256,27 @@ def test_a_card_that_nvml_knows_too_late_is_not_said_to_have_failed(host: Start)
     assert [each.profile for each in node.conductor.partitioning().partitions] == ["3g.20gb"]
 
 
+# --- the pre-flight ---------------------------------------------------------------------------
+
+def test_the_pre_flight_says_why_a_split_card_offers_nothing(host: Start) -> None:
+    there = host(stand_in.Card(lab.A100, resets=False), lab.H200, lab.H100)
+    with pytest.raises(nvidia_mig_work.Fault):
+        there.apply("7g.40gb")
+    there.apply("3g.71gb", "1g.18gb*2", index=1)
+    before = there.changes()
+
+    result = check.run(settings.Settings(
+        host="node7", resource_provider_name="node7", sysfs_root=there.root,
+        enabled_drivers=(MIG,), state_path=str(there.folder / "none"), options=there.options))
+
+    first, second, third = (row["reason"] for row in result.rows)
+    assert "waits for a reset" in first
+    assert second.startswith("it is split into 2x1g.18gb + 3g.71gb; a guest gets a partition only")
+    assert third == "it is not split into partitions, and offers nothing until it is"
+    assert result.problems == []
+    assert there.changes() == before
+
+
 # --- beside other drivers ---------------------------------------------------------------------
 
 @pytest.mark.parametrize("order", [(MIG, GPU, PCI), (GPU, MIG, PCI), (PCI, MIG, GPU)])
@@ -283,7 +306,7 @@ def test_partitions_are_offered_by_one_driver_whatever_the_order(
     report = node.conductor.reports[-1]
     [device] = report.devices
     assert (device.driver, len(device.deployables)) == (MIG, 2)
-    assert len({each.address for each in report.withheld}) == len(report.withheld) == 14
+    assert len({each.address for each in report.withheld}) == len(report.withheld) == 6
 
 
 def test_the_mig_driver_alone_is_enough(host: Start) -> None:

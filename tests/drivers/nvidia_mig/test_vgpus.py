@@ -267,7 +267,7 @@ def test_virtual_functions_that_no_partition_needs_are_withheld(host: Start) -> 
     there.apply("3g.20gb")
     [handle] = there.handles()["A100-3-20C"]
 
-    assert len(there.driver.withheld) == 15
+    assert len(there.driver.withheld) == 7
     assert handle.info["function"] == "2"
     assert f"{lab.CARD[:-1]}2" not in there.driver.withheld
 
