@@ -10,8 +10,11 @@ from collections.abc import Iterator
 import sqlalchemy as sa
 
 from cyborg_lite import states
+from cyborg_lite.db import closed_devices
+from cyborg_lite.db import migration_sets
 from cyborg_lite.db import models
 from cyborg_lite.db import session
+from cyborg_lite.db import sweeps
 
 A = models.arqs
 H = models.attach_handles
@@ -20,6 +23,10 @@ V = models.devices
 N = models.hosts
 E = models.events
 M = models.migrations
+L = models.device_partitions
+U = models.uncleaned_handles
+W = models.sweeps
+S = models.sweep_steps
 
 SHOWN = 100
 """Findings of one kind that are named; there may be more."""
@@ -71,6 +78,18 @@ def _handles() -> Iterator[_Question]:
     yield _Question(1, "handle {handle} belongs to ARQ {arq}, which does not exist",
                     named.outerjoin(A, A.c.uuid == H.c.arq_uuid)
                     .where(H.c.arq_uuid.is_not(None), A.c.id.is_(None)))
+    yield _Question(1, "{number} handles of host {host} are the same {type} {info}, and {held} "
+                       "of them held: two servers could have it",
+                    sa.select(sa.func.count().label("number"), V.c.hostname.label("host"),
+                              H.c.type, H.c.info,
+                              sa.func.sum(sa.case((held, 1), else_=0)).label("held"))
+                    .join_from(H, P, P.c.id == H.c.deployable_id).join(V, V.c.id == P.c.device_id)
+                    .where(H.c.type.in_(("PCI", "MDEV")))
+                    .group_by(V.c.hostname, H.c.type, H.c.info)
+                    .having(sa.func.count() > 1))
+    yield _Question(6, "handle {handle} is {state}, and noted as one that went before it was "
+                       "cleaned",
+                    named.join(U, U.c.handle_uuid == H.c.uuid))
     known = H.c.state.in_(states.HANDLE_STATES)
     yield _Question(1, "handle {handle} is in a state that does not exist: {state}",
                     named.where(~known))
@@ -109,6 +128,16 @@ def _arqs() -> Iterator[_Question]:
                                                 A.c.device_rp_uuid.is_(None))))
     yield _Question(1, "ARQ {arq} is in a state that does not exist: {state}",
                     named.where(A.c.state.not_in(states.ARQ_STATES)))
+    yield _Question(1, "ARQ {arq} is {state}, and noted as one that is being resumed",
+                    named.where(A.c.resumes, A.c.state != states.BIND_STARTED))
+    yield _Question(9, "migration {migration} of instance {instance} is {type} and its {side} is "
+                       "active: there is no such migration",
+                    sa.select(M.c.migration_uuid.label("migration"), M.c.type,
+                              M.c.instance_uuid.label("instance"), M.c.active_side.label("side"))
+                    .where(sa.or_(
+                        M.c.type.not_in((migration_sets.COLD, migration_sets.LIVE)),
+                        M.c.active_side.not_in((migration_sets.SOURCE,
+                                                migration_sets.DESTINATION)))))
     yield _Question(9, "ARQ {arq} is in the inactive set of migration {migration} of instance "
                        "{instance}, which is not open",
                     sa.select(A.c.uuid.label("arq"), A.c.migration_uuid.label("migration"),
@@ -133,3 +162,19 @@ def _stuck(limits: Limits, moment: datetime.datetime) -> Iterator[_Question]:
                        "conductor run?",
                     sa.select(N.c.name.label("host"), N.c.sync_due_at.label("since"))
                     .where(N.c.sync_due_at < ago(limits.sync_s)))
+    yield _Question(2, "device {device} of host {host} waits since {since} to be split as was "
+                       "wished for: does a conductor run?",
+                    sa.select(L.c.device_uuid.label("device"), L.c.hostname.label("host"),
+                              L.c.due_at.label("since"))
+                    .join_from(L, V, V.c.uuid == L.c.device_uuid).join(N, N.c.name == L.c.hostname)
+                    .where(L.c.due_at < ago(limits.sync_s), closed_devices.CLOSED,
+                           N.c.generation == N.c.synced_generation))
+    older = W.alias()
+    worked_on = sa.exists().where(S.c.sweep_id == W.c.id, S.c.lease_until >= ago(limits.sync_s))
+    yield _Question(2, "sweep {sweep} is worked on by nobody since {since}: does a conductor run?",
+                    sa.select(W.c.uuid.label("sweep"),
+                              sa.func.coalesce(W.c.updated_at, W.c.started_at).label("since"))
+                    .where(W.c.state == sweeps.RUNNING, ~worked_on,
+                           sa.func.coalesce(W.c.updated_at, W.c.started_at) < ago(limits.sync_s),
+                           ~sa.exists().where(older.c.id < W.c.id,
+                                              older.c.state == sweeps.RUNNING)))
