@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from typing import Any
 
+from oslo_config import cfg
+
 from cyborg_lite import buses
 from cyborg_lite import messages
 from cyborg_lite import rpc
@@ -50,6 +52,7 @@ class Scene:
         self.cloud = cloud
         self.placement = placement
         self.instance = builders.new_uuid()
+        self.migration = builders.new_uuid()
         self.node1 = played_gpus.Host("node1", [
             played_gpus.Card("A100-40GB", A100, ("3g.20gb", "2g.10gb", "1g.5gb")),
             played_gpus.Card("A100-40GB", HELD, ("1g.5gb",) * 7)],
@@ -63,7 +66,7 @@ class Scene:
                 builders.a_deployable(f"Disk{number:02}", 1)]) for number in range(MANY)])
 
     def populate(self, project: str = PROJECT) -> None:
-        """Report the hosts, have two ARQs bound for a project, and one that waits."""
+        """Report the hosts, bind two sets of ARQs of a migration, leave others unbound."""
         for host in (self.node1, self.node2, self.store):
             self.placement.make_compute_node(host.name)
             host.start(self.cloud.bus, self.cloud.client)
@@ -71,12 +74,18 @@ class Scene:
         ask.create_device_profile(messages.DeviceProfile(
             uuid=builders.new_uuid(), name="slice",
             groups=[{"resources:VGPU": "2", "trait:CUSTOM_MIG_1G_5GB": "required"}]))
-        self.arqs = ask.create_arqs("slice", project)
+        self.arqs = self._bound(project, None)
+        self.moving = self._bound(project, self.migration)
+        self.waiting = ask.create_arqs("slice", "another project")
+
+    def _bound(self, project: str, migration: str | None) -> list[messages.Arq]:
+        ask = self.cloud.client
+        arqs = ask.create_arqs("slice", project)
         ask.bind_arqs([messages.BindRequest(
             arq_uuid=arq.uuid, hostname="node1", instance_uuid=self.instance,
-            device_rp_uuid=builders.rp_uuid(f"{HELD} 1g.5gb", "node1", HELD))
-            for arq in self.arqs])
-        self.waiting = ask.create_arqs("slice", "another project")
+            device_rp_uuid=builders.rp_uuid(f"{HELD} 1g.5gb", "node1", HELD),
+            migration_uuid=migration, migration_type=migration and "cold") for arq in arqs])
+        return arqs
 
     def device(self, address: str) -> str:
         """The uuid of a card."""
@@ -103,11 +112,18 @@ def serving(folder: pathlib.Path, listener: socket.socket, more: str) -> Iterato
             placement=placement.url, nova=nova.url,
             more=f"{PLACEMENT.format(placement.url)}{SILENT}{more}")
         with clouds.running(conf, buses.LocalBus()) as cloud:
-            application = app.make_app(conf, rpc.ConductorClient(cloud.bus, 30))
-            http = server.Server(listener, behind_a_prefix(application), threads=8)
-            http.start()
-            address, port = listener.getsockname()[:2]
-            try:
-                yield Scene(f"http://{address}:{port}", cloud, placement)
-            finally:
-                http.stop()
+            with http(conf, cloud, listener) as url:
+                yield Scene(url, cloud, placement)
+
+
+@contextlib.contextmanager
+def http(conf: cfg.ConfigOpts, cloud: clouds.Cloud, listener: socket.socket) -> Iterator[str]:
+    """An API of that configuration before the cloud's conductor; its address."""
+    application = app.make_app(conf, rpc.ConductorClient(cloud.bus, 30))
+    running = server.Server(listener, behind_a_prefix(application), threads=8)
+    running.start()
+    address, port = listener.getsockname()[:2]
+    try:
+        yield f"http://{address}:{port}"
+    finally:
+        running.stop()

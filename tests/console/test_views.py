@@ -81,9 +81,9 @@ def test_a_device_shows_its_handles_by_state_in_numbers_and_as_a_picture(
     browser = visit(f"devices/{world.scene.device(scene.HELD)}")
 
     picture = browser.one(".handles-picture")
-    assert picture.get_attribute("aria-label") == "Attach handles: 2 in use, 5 free."
+    assert picture.get_attribute("aria-label") == "Attach handles: 4 in use, 3 free."
     (line,) = rows(browser, "Deployables and attach handles")
-    assert line.endswith("7 5 2")
+    assert line.endswith("7 3 4")
     assert "CUSTOM_MIG_1G_5GB" in line
 
 
@@ -107,15 +107,18 @@ def test_a_member_sees_the_requests_of_the_project_and_nothing_else(
     browser.one("main a[href='#/arqs']").click()
 
     browser.sees("Accelerator requests", "h1")
-    found = rows(browser, "Accelerator requests")
-    assert {line.split()[0] for line in found} == {arq.uuid for arq in world.scene.arqs}
-    assert all(f"Bound slice {world.scene.instance} node1 MDEV 0000:42:" in line for line in found)
+    found = {line.split()[0]: line for line in rows(browser, "Accelerator requests")}
+    assert found.keys() == {arq.uuid for arq in (*world.scene.arqs, *world.scene.moving)}
+    for arq in world.scene.arqs:
+        assert f"Bound slice {world.scene.instance} node1 MDEV 0000:42:" in found[arq.uuid]
+    for arq in world.scene.moving:
+        assert f"for migration {world.scene.migration}" in found[arq.uuid]
 
 
 def test_requests_are_filtered_by_instance_state_and_host(
         visit: conftest.Visit, world: conftest.World) -> None:
     browser = visit("arqs")
-    assert len(rows(browser, "Accelerator requests")) == 4
+    assert len(rows(browser, "Accelerator requests")) == 6
     browser.picture("requests")
 
     browser.tab_to("select[name=state]")
@@ -126,7 +129,7 @@ def test_requests_are_filtered_by_instance_state_and_host(
     browser.until(lambda: {line.split()[0] for line in rows(browser, "Accelerator requests")}
                   == {arq.uuid for arq in world.scene.waiting}, "those that wait")
     browser = visit(f"arqs?instance={world.scene.instance}&hostname=node1")
-    assert len(rows(browser, "Accelerator requests")) == 2
+    assert len(rows(browser, "Accelerator requests")) == 4
     browser = visit("arqs?hostname=node2")
     browser.sees("There is no such accelerator request.")
     browser = visit("arqs?instance=nonsense")
