@@ -17,8 +17,9 @@ U = models.uncleaned_handles
 
 
 def note(connection: sa.Connection, hostname: str, handle_uuids: Collection[str]) -> None:
-    """Remember handles that go."""
+    """Remember handles that go; also those of which that is known already."""
     moment = session.now()
+    connection.execute(sa.delete(U).where(U.c.handle_uuid.in_(sorted(handle_uuids))))
     connection.execute(sa.insert(U), [
         {"hostname": hostname, "handle_uuid": one, "created_at": moment}
         for one in sorted(handle_uuids)])

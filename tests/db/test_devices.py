@@ -21,6 +21,7 @@ from cyborg_lite.db import handles
 from cyborg_lite.db import heartbeats
 from cyborg_lite.db import models
 from cyborg_lite.db import session
+from cyborg_lite.db import uncleaned
 from tests.fixtures import builders
 from tests.fixtures import databases
 
@@ -225,6 +226,10 @@ def test_a_handle_whose_function_the_host_has_no_more_is_forgotten_with_its_devi
     handles_to_clean(database, 1)
     builders.store(database, builders.a_report(0, digest="without"))
     [device] = devices.list_devices(database, messages.DeviceQuery())
+    [handle] = databases.all_rows(database, models.attach_handles)
+    with database.writing() as connection:
+        # known from an earlier time
+        uncleaned.note(connection, builders.HOST, {str(handle["uuid"])})
     if failed_before:
         cleaned(database, error="the disk refuses")
         device_detail.clean_again(database, device.uuid)

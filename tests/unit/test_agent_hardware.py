@@ -636,6 +636,8 @@ def test_a_clean_step_that_fails_tells_when_the_host_has_no_such_function(
     task = dataclasses.replace(a_task("own"), type=kind, info=info)
 
     assert [result.gone for result in machine.clean([task])] == [gone]
+    assert [result.gone for result in machine.clean(
+        [dataclasses.replace(task, driver="not enabled")])] == [gone]
     assert [result.gone for result in machine.prepare([task])] == [False]
 
 
