@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib import parse
@@ -23,7 +24,7 @@ from tests.fixtures import builders
 ADMIN = {"X-User-Id": "admin", "X-Project-Id": "project0", "X-Roles": "admin",
          "X-Service-Roles": "service", "OpenStack-API-Version": "accelerator latest"}
 SOME_UUID = "11111111-1111-1111-1111-111111111111"
-UNKNOWN_UUID = "99999999-9999-9999-9999-999999999999"
+LISTS = [route.path for route in root.ROUTES if route.handler == "get_all"]
 LISTS = [route.path for route in root.ROUTES if route.method == "GET" and "{" not in route.path]
 BODIED = {
     "POST /v2/device_profiles": [{
@@ -44,6 +45,7 @@ BODIED = {
         {"path": "/program", "op": "replace", "value": [{"image_uuid": SOME_UUID}]}],
     "PATCH /v2/deployables/{uuid}/program/{uuid}": [
         {"path": "/program", "op": "replace", "value": [{"image_uuid": SOME_UUID}]}],
+    "PUT /v2/services/{id}": {"status": "disabled", "disabled_reason": "text"},
     "POST /v2/attributes": {"deployable_id": 1, "key": "sweep", "value": "text"},
     "PATCH /v2/device_profiles/{uuid_or_name}": [
         {"op": "test", "path": "/name", "value": "sweep"},
@@ -54,6 +56,12 @@ BODIED = {
 BODYLESS_POSTS = {"POST /v2/devices/{uuid}/disable", "POST /v2/devices/{uuid}/enable",
                   "POST /v2/devices/{uuid}/clean"}
 PROFILE = json.dumps(BODIED["POST /v2/device_profiles"]).encode()
+
+
+def filled(path: str, segment: str) -> str:
+    """A path with this in the place of each variable."""
+    return re.sub(r"\{\w+\}", lambda _: segment, path)
+
 
 RAW = {
     "nothing": b"",
@@ -109,7 +117,7 @@ QUERIES = ["%ff=1", "name=%ff", "name=%00", "instance=%00", "x=1", "x", "=", "&&
            "filters.field=name", "filters.value=x", "filters.field=x&filters.value=y",
            "filters[0].field=name", "filters=x", "name=a&name=b", "instance=a&instance=b",
            "limit=0", "limit=-1", "limit=x", "limit=", "marker=x", "marker=" + UNKNOWN_UUID,
-           "sort_key=id", "sort_key=__class__", "sort_dir=up", "sort=uuid:up", "sort=",
+           "sort_key=rowid", "sort_key=__class__", "sort_dir=up", "sort=uuid:up", "sort=",
            "sort_dir=asc&sort_dir=asc", "sort=uuid&sort_key=uuid", "state=x", "hostname=",
            "project_id=%00", "migration=x", "sets=", "sets=x", "migration=", "%F0%9F%98%80=1"]
 
@@ -165,7 +173,7 @@ def test_every_route_with_a_body_is_swept() -> None:
 @pytest.mark.parametrize("name", BODIED)
 def test_a_body_that_is_nonsense_as_a_whole_is_refused(send: Any, name: str) -> None:
     send("POST", "/v2/device_profiles", PROFILE)
-    method, path = name.replace("{uuid}", SOME_UUID).replace("{uuid_or_name}", SOME_UUID).split()
+    method, path = filled(name, SOME_UUID).split()
     for kind, body in RAW.items():
         reply = send(method, path, body)
         assert 400 <= reply.status_int < 500, f"{kind}: {reply.status}"
@@ -174,7 +182,7 @@ def test_a_body_that_is_nonsense_as_a_whole_is_refused(send: Any, name: str) -> 
 @pytest.mark.parametrize("name", BODIED)
 def test_nonsense_anywhere_in_a_good_body_is_understood_or_refused(send: Any, name: str) -> None:
     send("POST", "/v2/device_profiles", PROFILE)
-    method, path = name.replace("{uuid}", SOME_UUID).replace("{uuid_or_name}", SOME_UUID).split()
+    method, path = filled(name, SOME_UUID).split()
     for body in mutations(BODIED[name]):
         send(method, path, json.dumps(body).encode())
 
@@ -227,7 +235,7 @@ def test_nonsense_in_the_path_is_refused(send: Any, route: root.Route) -> None:
     good = json.dumps(BODIED.get(route.name)).encode()
     for segment in SEGMENTS:
         if "{" in route.path:
-            path = route.path.replace("{uuid}", segment).replace("{uuid_or_name}", segment)
+            path = filled(route.path, segment)
         else:
             path = f"{route.path}/{segment}/{segment}/x"
         reply = send(route.method, path, good)
@@ -236,7 +244,7 @@ def test_nonsense_in_the_path_is_refused(send: Any, route: root.Route) -> None:
 
 @pytest.mark.parametrize("route", root.ROUTES, ids=lambda route: route.name)
 def test_nonsense_in_the_query_is_refused(send: Any, route: root.Route) -> None:
-    path = route.path.replace("{uuid}", SOME_UUID).replace("{uuid_or_name}", SOME_UUID)
+    path = filled(route.path, SOME_UUID)
     good = json.dumps(BODIED.get(route.name)).encode()
     for query in QUERIES:
         reply = send(route.method, f"{path}?{query}", good)
@@ -249,7 +257,7 @@ def test_a_method_that_a_path_has_not_is_405_with_allow(send: Any, path: str) ->
     here = {route.method for route in root.ROUTES if route.path == path}
     expected = here | ({"HEAD"} if "GET" in here else set())
     for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "FOO"} - expected:
-        reply = send(method, path.replace("{uuid}", SOME_UUID).replace("{uuid_or_name}", "x"))
+        reply = send(method, filled(path, SOME_UUID))
         assert reply.status_int == 405, method
         assert reply.headers["Allow"] == ", ".join(sorted(expected))
 
@@ -259,7 +267,7 @@ def test_a_method_that_a_path_has_not_is_405_with_allow(send: Any, path: str) ->
                                   "application/x-www-form-urlencoded", "multipart/form-data",
                                   "application/json-patch+json", "nonsense", "\xff"])
 def test_a_body_of_another_type_is_415(send: Any, name: str, kind: str) -> None:
-    method, path = name.replace("{uuid}", SOME_UUID).replace("{uuid_or_name}", SOME_UUID).split()
+    method, path = filled(name, SOME_UUID).split()
     reply = send(method, path, json.dumps(BODIED[name]).encode(), {"Content-Type": kind})
     assert reply.status_int == 415
 
