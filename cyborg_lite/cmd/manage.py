@@ -15,6 +15,7 @@ from oslo_db import exception as db_exc
 from cyborg_lite import config
 from cyborg_lite import errors
 from cyborg_lite.cmd import process
+from cyborg_lite.cmd import sweeping
 from cyborg_lite.db import checks
 from cyborg_lite.db import migrate
 from cyborg_lite.db import purge
@@ -27,7 +28,10 @@ STUCK_FACTOR = 2
 
 
 def main() -> None:
-    """Run one command; exit status 0 when all is well, 1 when not, 2 for wrong arguments."""
+    """Run one command.
+
+    Exit status 0 when all is well, 1 when not, 2 for wrong arguments; 3 when orphans are left.
+    """
     try:
         sys.exit(_run(sys.argv[1:]))
     except (process.CannotStart, cfg.Error) as error:
@@ -74,6 +78,12 @@ def _add_commands(commands: Any) -> None:
                               help="delete at most so many (default 1000)")
     purge_parser.add_argument("--dry-run", action="store_true", help="only print them")
     purge_parser.set_defaults(run=_purge)
+    sweep_parser = commands.add_parser(
+        "sweep", help="look for orphans now, and clean those that are confirmed; exit status 3 "
+                      "when some are left")
+    sweep_parser.add_argument("--dry-run", action="store_true", help="only print them")
+    sweep_parser.add_argument("--host", dest="only_host", help="look at this one alone")
+    sweep_parser.set_defaults(run=sweeping.run)
     commands.add_parser("check", help="look for rows that contradict the invariants; repairs "
                                       "nothing").set_defaults(run=_check)
 

@@ -221,7 +221,7 @@ def _leaks(asker: Asker, services: _Services,
     """Find consumers that nobody knows, where Placement has less room than we have handles."""
     groups: dict[tuple[str, int], list[candidates.Offered]] = collections.defaultdict(list)
     for one in offered:
-        if one.resource_class and one.free and one.is_synced:
+        if one.resource_class and one.free:
             groups[one.resource_class, one.free].append(one)
     rooms: dict[str, tuple[str, list[str]]] = {}
     for (resource_class, free), members in sorted(groups.items()):

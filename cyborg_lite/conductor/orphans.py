@@ -27,6 +27,7 @@ from cyborg_lite.conductor import orphan_cleaning
 from cyborg_lite.conductor import orphan_facts
 from cyborg_lite.conductor import orphan_judgement as judgement
 from cyborg_lite.db import leases
+from cyborg_lite.db import liveness
 from cyborg_lite.db import orphans
 from cyborg_lite.db import sweeps
 
@@ -69,12 +70,14 @@ class LeaseLost(errors.Error):
 class Reconciler:
     """The worker of one conductor process. `run_once` may be called from one thread at a time.
 
-    wake: has `run_once` called soon.
+    wake: has `run_once` called soon. horizon: which hosts count as silent; the binder's, unless
+    given.
     """
 
     def __init__(self, *, binder: arqs.Binder, nova: nova_questions.Questions,
                  client: placement.Placement, settings: Settings, conductor: ConductorSettings,
-                 wake: Callable[[], None] = lambda: None) -> None:
+                 wake: Callable[[], None] = lambda: None,
+                 horizon: Callable[[], liveness.Horizon] | None = None) -> None:
         self._binder = binder
         self._database = binder.database
         self._nova = nova
@@ -83,6 +86,7 @@ class Reconciler:
         self._conductor = conductor
         self._clock = binder.clock
         self._wake = wake
+        self._horizon = horizon or binder.horizon
         self._stopping = threading.Event()
         self._said: str | None = None
 
@@ -100,6 +104,19 @@ class Reconciler:
             asked_by=asked_by or _caller(), moment=self._clock())
         self._wake()
         return sweep
+
+    def sweep_here(self, host: str | None, dry_run: bool, asked_by: str,
+                   told: Told) -> messages.Sweep:
+        """Begin a sweep and do all of it in this thread; returns it. NotFound for the host.
+
+        told: gets what is found, batch by batch. Other conductors take it over should this die.
+        """
+        sweep = sweeps.start(
+            self._database, mode=sweeps.DRY_RUN if dry_run else self._mode(), host=host,
+            asked_by=asked_by, moment=self._clock(), owner=self._owner())
+        while self.work_once(told, sweep.id):
+            pass
+        return sweeps.get(self._database, sweep.id)
 
     def clean(self, orphan_uuid: str, asked_by: str | None = None) -> None:
         """Have one confirmed orphan cleaned, if it still is one; NotFound, StateConflict."""
@@ -143,10 +160,13 @@ class Reconciler:
             done += 1
         return done
 
-    def work_once(self, told: Told = lambda verdicts: None) -> bool:
-        """Do one batch of the oldest sweep; False when there is none. told: gets what is found."""
+    def work_once(self, told: Told = lambda verdicts: None, only: str | None = None) -> bool:
+        """Do one batch of the oldest sweep, or of that one; False when there is none.
+
+        told: gets what is found.
+        """
         work = sweeps.take(self._database, self._owner(), self._clock(),
-                           self._settings.batch_size)
+                           self._settings.batch_size, only)
         if work is None:
             return False
         fault: str | None = None
@@ -178,7 +198,7 @@ class Reconciler:
         request_id = oslo_context.generate_request_id()
         keeper = _Keeper(self, work)
         moment = self._clock()
-        horizon = self._binder.horizon()
+        horizon = self._horizon()
         asker = orphan_facts.Asker(
             database=self._database, nova=self._nova.for_request(request_id),
             placement=self._placement.for_request(request_id), horizon=horizon,

@@ -262,6 +262,16 @@ def dropped_hosts(database: session.Database, names: Collection[str]) -> dict[st
     return {name.lower(): row.host for row in rows for name in (row.host, row.mark)}
 
 
+def last_heard(database: session.Database) -> datetime.datetime | None:
+    """When a conductor that runs was last heard of."""
+    conductors = models.conductors
+    with database.reading() as connection:
+        found: datetime.datetime | None = connection.scalar(
+            sa.select(sa.func.max(conductors.c.last_seen))
+            .where(conductors.c.stopped_at.is_(None)))
+        return found
+
+
 @session.retrying
 def compare_again(database: session.Database, hosts: Collection[str]) -> None:
     """Have these hosts compared with Placement at once."""

@@ -63,26 +63,28 @@ class Work:
 
 def start(database: session.Database, *, mode: str, asked_by: str, moment: datetime.datetime,
           host: str | None = None, hosts: Collection[str] | None = None,
-          only: str | None = None) -> messages.Sweep:
+          only: str | None = None, owner: leases.Owner | None = None) -> messages.Sweep:
     """Begin a sweep of one host, of some or of all; returns the one that does that already.
 
-    only: the record that it is about. NotFound for the host.
+    only: the record that it is about. owner: who has all its steps, for now. NotFound for the host.
     """
     open_key = f"{mode}|{host or ''}|{only or ''}"
     try:
-        return _start(database, open_key, mode, asked_by, moment, host, hosts, only)
+        return _start(database, open_key, mode, asked_by, moment, host, hosts, only, owner)
     except db_exc.DBDuplicateEntry:
         with database.reading() as connection:
             row = connection.execute(sa.select(W).where(W.c.open_key == open_key)).first()
         if row is None:  # it is over by now
-            return _start(database, open_key, mode, asked_by, moment, host, hosts, only)
+            return _start(database, open_key, mode, asked_by, moment, host, hosts, only, owner)
         return _message(row)
 
 
 @session.retrying
 def _start(database: session.Database, open_key: str, mode: str, asked_by: str,
            moment: datetime.datetime, host: str | None, hosts: Collection[str] | None,
-           only: str | None) -> messages.Sweep:
+           only: str | None, owner: leases.Owner | None) -> messages.Sweep:
+    lease = {} if owner is None else {
+        "lease_owner": owner.conductor, "lease_until": owner.lease_until}
     values = {"uuid": str(uuid.uuid4()), "open_key": open_key, "state": RUNNING, "mode": mode,
               "host": host, "only_orphan": only, "asked_by": asked_by, "started_at": moment,
               "counts": "{}", "created_at": moment}
@@ -100,8 +102,8 @@ def _start(database: session.Database, open_key: str, mode: str, asked_by: str,
         # the last is the one of no host
         names = sorted(weights, key=lambda name: (name == NO_HOST, name))
         connection.execute(sa.insert(P), [
-            {"sweep_id": row.id, "host": name, "weight": weights[name], "done": False}
-            for name in names])
+            {"sweep_id": row.id, "host": name, "weight": weights[name], "done": False,
+             **lease} for name in names])
         connection.execute(sa.delete(W).where(W.c.state != RUNNING, W.c.id <= row.id - KEPT))
         return _message(row)
 
@@ -127,17 +129,20 @@ def _weights(connection: sa.Connection, host: str | None) -> dict[str, int]:
 
 @session.retrying
 def take(database: session.Database, owner: leases.Owner, moment: datetime.datetime,
-         batch_size: int) -> Work | None:
+         batch_size: int, only: str | None = None) -> Work | None:
     """Take steps of the oldest sweep that nobody works on: hosts with about so many ARQs.
+
+    only: the sweep to take them of, when it is not the oldest.
 
     None when there is nothing to take, which may be because others are at it.
     """
     free = sa.and_(P.c.done.is_(False),
-                   sa.or_(P.c.lease_until.is_(None), P.c.lease_until < moment))
+                   sa.or_(P.c.lease_until.is_(None), P.c.lease_until < moment,
+                          P.c.lease_owner == owner.conductor))
     with database.reading() as connection:
         sweep = connection.execute(
             sa.select(W).where(W.c.state == RUNNING).order_by(W.c.id).limit(1)).first()
-    if sweep is None:
+    if sweep is None or only not in (None, sweep.uuid):
         return None
     of_sweep = sa.select(P.c.id, P.c.host, P.c.weight).where(P.c.sweep_id == sweep.id)
     with database.writing() as connection:
@@ -173,9 +178,12 @@ def take(database: session.Database, owner: leases.Owner, moment: datetime.datet
 def keep(database: session.Database, work: Work, owner: leases.Owner) -> bool:
     """Lengthen the lease of steps; False when somebody else has one of them by now."""
     with database.writing() as connection:
-        kept = connection.execute(
-            sa.update(P).where(_ours(work, owner)).values(lease_until=owner.lease_until)).rowcount
-        return kept == len(work.hosts)
+        # those too that this conductor will come to
+        connection.execute(
+            sa.update(P).where(P.c.sweep_id == work.sweep_id, P.c.lease_owner == owner.conductor)
+            .values(lease_until=owner.lease_until))
+        return connection.scalar(
+            sa.select(sa.func.count()).where(_ours(work, owner))) == len(work.hosts)
 
 
 def _ours(work: Work, owner: leases.Owner) -> sa.ColumnElement[bool]:
