@@ -24,8 +24,8 @@ from tests.fixtures import builders
 ADMIN = {"X-User-Id": "admin", "X-Project-Id": "project0", "X-Roles": "admin",
          "X-Service-Roles": "service", "OpenStack-API-Version": "accelerator latest"}
 SOME_UUID = "11111111-1111-1111-1111-111111111111"
+UNKNOWN_UUID = "99999999-9999-9999-9999-999999999999"
 LISTS = [route.path for route in root.ROUTES if route.handler == "get_all"]
-LISTS = [route.path for route in root.ROUTES if route.method == "GET" and "{" not in route.path]
 BODIED = {
     "POST /v2/device_profiles": [{
         "name": "sweep", "description": "text", "uuid": SOME_UUID,
