@@ -37,8 +37,9 @@ class Binder:
     """What a bind needs of its surroundings.
 
     deliver: tells Nova of event rows that were just stored. wake_cleaning: called when a handle
-    went to `cleaning`. horizon: which hosts count as down. lease_s: how long others leave unfinished work alone. cleaning_pool: of
-    its own, because silent hosts hold its threads, and binds and events must not wait for them.
+    went to `cleaning`. horizon: which hosts count as down. lease_s: how long others leave
+    unfinished work alone. cleaning_pool: of its own, because silent hosts hold its threads, and
+    binds and events must not wait for them.
     """
 
     database: session.Database

@@ -114,7 +114,7 @@ class Conductor:
             self.database, nova.from_conf(conf), self.conductor_id, options, clock)
         self.watch = services.Watch(
             self.database, services.itself(self.conductor_id, conf.host, config.version()),
-            options, conf.reconcile, conf.agent.report_interval, self._ping, clock)
+            options, conf.reconcile, self._ping, clock)
         self._sync_timer = Timer("placement sync", LOOK_FOR_DUE_EVERY_S,
                                  self.placement_sync.run_once)
         self._cleaning_timer = Timer("cleaning", LOOK_FOR_LEFTOVERS_EVERY_S, self._clean)

@@ -23,6 +23,9 @@ LOG = logging.getLogger(__name__)
 BEATS = 6
 """How many times a conductor beats within `service_down_time`."""
 
+FOLLOWS_AFTER = 0.75
+"""Part of `service_down_time`; agents beat several times in what is beyond `write_every_s`."""
+
 STATUSES = (service_list.ENABLED, service_list.DISABLED)
 
 
@@ -36,19 +39,18 @@ def itself(conductor_id: str, host: str, version: str) -> messages.Service:
 class Watch:
     """Counts for how long hosts are silent, as long as this conductor can hear them.
 
-    settings, reconcile: the options of these groups, read at each use. report_interval_s: of
-    agents. ping: has a call come back over the bus; raises Unavailable. What no conductor could
-    hear, without broker or database or because none ran, is no silence.
+    settings, reconcile: the options of these groups, read at each use. ping: has a call come back
+    over the bus; raises Unavailable. What no conductor could hear, without broker or database or
+    because none ran, is no silence.
     """
 
     def __init__(self, database: session.Database, conductor: messages.Service,
-                 settings: Any, reconcile: Any, report_interval_s: float,
-                 ping: Callable[[], None], clock: Callable[[], datetime.datetime]) -> None:
+                 settings: Any, reconcile: Any, ping: Callable[[], None],
+                 clock: Callable[[], datetime.datetime]) -> None:
         self._database = database
         self._conductor = conductor
         self._settings = settings
         self._reconcile = reconcile
-        self._report_interval_s = report_interval_s
         self._ping = ping
         self._clock = clock
         self._heard_at: datetime.datetime | None = None
@@ -116,13 +118,12 @@ class Watch:
     def hearing(self) -> heartbeats.Hearing:
         """A sign of life is heard now.
 
-        An agent may have beaten since that was last written down; two more beats have to be
-        missing before another machine's follows it.
+        An agent may have beaten since that was last written down, and some of its beats have to be
+        missing, before another machine's follows it.
         """
         moment = self._clock()
-        silence_s = self.write_every_s() + 2 * self._report_interval_s
-        return heartbeats.Hearing(moment=moment,
-                                  silent_before=moment - self._seconds(silence_s))
+        return heartbeats.Hearing(
+            moment=moment, silent_before=moment - self._seconds(FOLLOWS_AFTER * self.down_s))
 
 
 def set_status(database: session.Database, service_uuid: str, status: str, reason: str | None,

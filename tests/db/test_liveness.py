@@ -212,7 +212,7 @@ class Watched:
         self.now = NOON
         self.road = Road()
         self.watch = services.Watch(
-            database, services.itself("c1", "controller", "1.0"), Options(), Options(), 10,
+            database, services.itself("c1", "controller", "1.0"), Options(), Options(),
             self.road.ping, lambda: self.now)
 
     def pass_time(self, seconds: float) -> None:

@@ -20,83 +20,25 @@ from cyborg_lite import rpc
 from cyborg_lite import states
 from cyborg_lite.agent import hardware
 from cyborg_lite.agent import service
-from cyborg_lite.agent import settings
 from cyborg_lite.conductor import takeover
 from cyborg_lite.db import heartbeats
 from cyborg_lite.db import models
 from cyborg_lite.db import session
-from cyborg_lite.drivers import base
-from cyborg_lite.drivers import fake
-from cyborg_lite.drivers import mdev
 from tests.drivers import machines
 from tests.drivers import vgpu_machines
+from tests.fixtures import agents
 from tests.fixtures import builders
 from tests.fixtures import cloud as clouds
 from tests.fixtures import databases
 from tests.fixtures import placement as placement_fixture
 
 GPU = "0000:41:00.0"
-COMPUTE_NODE = "node1.example.org"
-
-
-class Catalogue:
-    def names(self) -> list[str]:
-        return ["fake_driver", "mdev_driver"]
-
-    def load(self, name: str) -> type[base.Driver]:
-        return {"fake_driver": fake.FakeDriver, "mdev_driver": mdev.MdevDriver}[name]
-
-
-class Machine:
-    """One machine, which may boot again, with an agent that may start again."""
-
-    def __init__(self, folder: pathlib.Path, world: clouds.Cloud, *, host: str = builders.HOST,
-                 boot_id: str = "first boot", devices: int = 1) -> None:
-        self.folder = folder
-        self.world = world
-        self.now = 1000.0
-        self.settings = settings.Settings(
-            host=host, resource_provider_name=COMPUTE_NODE, sysfs_root=str(folder),
-            proc_root=str(folder / "proc"), state_path=str(folder / "state"),
-            options={"fake": {"num_devices": devices, "num_handles": 2}})
-        self.boot(boot_id)
-        self.agent = self.started()
-
-    def boot(self, boot_id: str) -> None:
-        path = self.folder / "proc/sys/kernel/random/boot_id"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(boot_id)
-
-    def started(self) -> service.Agent:
-        """The process of an agent that starts now; the one before has ended."""
-        host = self.settings.host
-        self.agent = service.Agent(
-            lambda: self.settings, rpc.ConductorClient(self.world.bus, 30), catalogue=Catalogue(),
-            clock=lambda: self.now,
-            serve=lambda endpoint: self.world.bus.serve(rpc.AGENT_TOPIC, host, endpoint))
-        return self.agent
-
-    def with_devices(self, number: int) -> None:
-        """Somebody opened the machine; then it starts again."""
-        self.settings = dataclasses.replace(
-            self.settings, options={"fake": {"num_devices": number, "num_handles": 2}})
-        self.agent.stop()
-        self.started()
-
-    def rounds(self, number: int = 1) -> None:
-        for _ in range(number):
-            self.agent.run_once()
-            self.now += 10
-
-    @property
-    def is_accepted(self) -> bool:
-        return not self.agent.claim.was_refused
 
 
 @pytest.fixture
 def placement(tmp_path: pathlib.Path) -> Iterator[placement_fixture.Placement]:
     with placement_fixture.serving(tmp_path) as serving:
-        serving.make_compute_node(COMPUTE_NODE)
+        serving.make_compute_node(agents.COMPUTE_NODE)
         yield serving
 
 
@@ -156,9 +98,9 @@ def handle_states(world: clouds.Cloud) -> list[str]:
 
 def test_a_copy_of_a_machine_is_refused_and_the_first_goes_on(
         tmp_path: pathlib.Path, world: clouds.Cloud, caplog: pytest.LogCaptureFixture) -> None:
-    first = Machine(tmp_path / "first", world)
+    first = agents.Machine(tmp_path / "first", world)
     first.rounds()
-    copy = Machine(tmp_path / "copy", world, boot_id="another boot", devices=5)
+    copy = agents.Machine(tmp_path / "copy", world, boot_id="another boot", devices=5)
 
     copy.rounds(5)
 
@@ -172,8 +114,8 @@ def test_a_copy_of_a_machine_is_refused_and_the_first_goes_on(
 
 def test_a_copy_of_a_host_that_is_new_too_is_refused_at_its_report(
         tmp_path: pathlib.Path, world: clouds.Cloud) -> None:
-    first = Machine(tmp_path / "first", world)
-    copy = Machine(tmp_path / "copy", world, boot_id="another boot", devices=5)
+    first = agents.Machine(tmp_path / "first", world)
+    copy = agents.Machine(tmp_path / "copy", world, boot_id="another boot", devices=5)
     first.agent.claim.make()
     copy.agent.claim.make()
 
@@ -186,7 +128,7 @@ def test_a_copy_of_a_host_that_is_new_too_is_refused_at_its_report(
 
 def test_an_agent_that_starts_again_is_accepted_at_once(
         tmp_path: pathlib.Path, world: clouds.Cloud) -> None:
-    machine = Machine(tmp_path, world)
+    machine = agents.Machine(tmp_path, world)
     machine.rounds()
 
     machine.started().run_once()
@@ -197,24 +139,37 @@ def test_an_agent_that_starts_again_is_accepted_at_once(
 def test_a_machine_that_has_booted_again_is_accepted_once_its_last_beat_is_old(
         tmp_path: pathlib.Path, world: clouds.Cloud) -> None:
     """A boot takes longer, as a rule, than the silence that is needed."""
-    machine = Machine(tmp_path, world)
+    machine = agents.Machine(tmp_path, world)
     machine.rounds()
     machine.boot("second boot")
 
     machine.started().run_once()
     at_once = machine.is_accepted
-    silent_for(world, 36)
+    silent_for(world, 46)
     machine.rounds(2)
 
     assert (at_once, machine.is_accepted) == (False, True)
 
 
+def test_a_live_agent_that_beats_as_seldom_as_allowed_is_not_followed(
+        tmp_path: pathlib.Path, world: clouds.Cloud) -> None:
+    """Each quarter of service_down_time, and its last beat did not have to be written."""
+    first = agents.Machine(tmp_path / "first", world)
+    first.rounds()
+    silent_for(world, 15 + 2 * 15 - 1)
+    copy = agents.Machine(tmp_path / "copy", world, boot_id="another boot")
+
+    copy.rounds()
+
+    assert not copy.is_accepted
+
+
 def test_a_machine_that_takes_a_dead_ones_place_has_its_name_and_keeps_it(
         tmp_path: pathlib.Path, world: clouds.Cloud) -> None:
-    first = Machine(tmp_path / "first", world)
+    first = agents.Machine(tmp_path / "first", world)
     first.rounds()
-    silent_for(world, 36)
-    other = Machine(tmp_path / "other", world, boot_id="another boot", devices=2)
+    silent_for(world, 46)
+    other = agents.Machine(tmp_path / "other", world, boot_id="another boot", devices=2)
 
     other.rounds(2)
     first.rounds(2)
@@ -229,7 +184,7 @@ def test_a_machine_that_takes_a_dead_ones_place_has_its_name_and_keeps_it(
 def test_a_host_without_a_card_that_a_server_holds_keeps_it_as_missing(
         tmp_path: pathlib.Path, placed: clouds.Cloud,
         placement: placement_fixture.Placement) -> None:
-    machine = Machine(tmp_path / "machine", placed, devices=3)
+    machine = agents.Machine(tmp_path / "machine", placed, devices=3)
     machine.rounds()
     names = [address.partition(" ")[2] for address in addresses(placed)]
     rps = [provider(placed, f"node1_{name}") for name in names]
@@ -259,7 +214,7 @@ def test_a_host_without_a_card_that_a_server_holds_keeps_it_as_missing(
 def test_a_host_with_another_name_and_the_same_compute_node_clashes_with_nothing(
         tmp_path: pathlib.Path, placed: clouds.Cloud,
         placement: placement_fixture.Placement) -> None:
-    machine = Machine(tmp_path / "machine", placed)
+    machine = agents.Machine(tmp_path / "machine", placed)
     machine.rounds()
     old = provider(placed, "node1_FakeDevice")
     arq = bind(placed, old)
@@ -315,7 +270,7 @@ def in_order(world: clouds.Cloud) -> None:
 # --- what the host still has ------------------------------------------------------------------
 
 
-class GpuMachine(Machine):
+class GpuMachine(agents.Machine):
     """A machine with a card on which mediated devices are made."""
 
     def __init__(self, folder: pathlib.Path, world: clouds.Cloud) -> None:
@@ -331,7 +286,7 @@ class GpuMachine(Machine):
         agent.hardware = hardware.Hardware(
             self.settings.enabled_drivers, self.settings.options,
             hardware.Place(sysfs_root=self.kernel.root, state_path=self.settings.state_path),
-            Catalogue(), host=self.kernel)
+            agents.Catalogue(), host=self.kernel)
         return agent
 
 
