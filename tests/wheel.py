@@ -37,6 +37,8 @@ host = wheel
 port = 0
 [database]
 connection = sqlite:///{folder}/wheel.sqlite
+[agent]
+state_path = {folder}/state
 """
 
 
