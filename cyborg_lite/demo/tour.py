@@ -210,6 +210,7 @@ def _invite(url: str, say: Callable[[str], None]) -> None:
                     "arq create my-gpu", "arq list"):
         print(f"  {program} --os-auth-type none --os-endpoint {url}/v2 accelerator {command}",
               flush=True)
+    say(f"In a browser: {url}/console/")
     say("Ctrl-C ends it.")
 
 

@@ -104,7 +104,8 @@ def judge(browser: browsers.Browser) -> None:
     assert browser.script(CONTRAST) == []
 
 
-@pytest.mark.parametrize("path", ["sign-in", "hosts", "devices", "card", "arqs", "refused"])
+@pytest.mark.parametrize("path", [
+    "sign-in", "hosts", "devices", "card", "types", "arqs", "refused"])
 def test_a_view_has_names_order_and_contrast_and_fits_a_narrow_screen(
         visit: conftest.Visit, browser: browsers.Browser, world: conftest.World,
         path: str) -> None:
@@ -119,6 +120,10 @@ def test_a_view_has_names_order_and_contrast_and_fits_a_narrow_screen(
             browser.script("document.querySelector('.layout input').click()")
             browser.one(".actions .main").send_keys(Keys.ENTER)
             browser.one(".plan [role=alert]")
+        elif path == "types":
+            visit(f"devices/{world.scene.device(scene.RTX)}")
+            browser.script("document.querySelector('[data-layout=\"47x4\"] input').click()")
+            browser.one(".types select")
         else:
             visit(path)
 

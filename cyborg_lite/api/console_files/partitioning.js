@@ -5,6 +5,7 @@ import { announce, badge, el, number, trouble } from "./dom.js";
 import { chooser } from "./layouts.js";
 import * as pictures from "./pictures.js";
 import * as places from "./places.js";
+import { Silent } from "./service.js";
 
 const MARKS = { applied: "good", applying: "busy", failed: "bad", unsupported: "quiet" };
 const SENTENCES = {
@@ -37,15 +38,26 @@ export async function section({ service, device, signal, onApplied }) {
     return part;
   }
   const now = el("div", { class: "now" });
-  part.append(now);
-  const draw = (fresh) => now.replaceChildren(...overview(fresh));
+  const away = el("div", {});
+  const draw = (fresh) => {
+    away.replaceChildren();
+    now.replaceChildren(...overview(fresh));
+  };
+  const wait = (error) => {
+    if (!away.firstChild) {
+      away.append(trouble(error), el("p", { class: "hint" }, "This page goes on asking."));
+    }
+  };
   const watch = async () => {
-    const fresh = await watched(service, path, signal, draw);
+    const fresh = await watched(service, path, signal, { draw, wait });
     if (!fresh) return;
     announce(fresh.state === "failed" ? `Failed. ${fresh.fault ?? ""}`
       : `Applied: ${places.describe(groups(fresh.current))}`);
     choosing.refresh(fresh);
     await onApplied().catch(() => {});
+  };
+  const failed = (error) => {
+    if (error.name !== "AbortError") now.append(trouble(error));
   };
   const choosing = chooser({
     found,
@@ -53,28 +65,30 @@ export async function section({ service, device, signal, onApplied }) {
     rehearse: (wish) => service.put(path, { dry_run: "true" }, wish, signal),
     set: async (wish) => {
       const plan = await service.put(path, {}, wish, signal);
-      draw(await service.get(path, {}, signal));
       // where it can be watched
       heading.focus();
       announce("The wish is stored and is being applied");
-      void watch().catch((error) => failed(error));
+      void watch().catch(failed);
       return plan;
     } });
-  const failed = (error) => {
-    if (error.name !== "AbortError") now.append(trouble(error));
-  };
   draw(found);
-  part.append(choosing.node);
+  part.append(now, away, choosing.node);
   if (found.state === "applying") void watch().catch(failed);
   return part;
 }
 
 /** Ask until nothing is being applied; returns the last answer, or nothing when the view is left. */
-async function watched(service, path, signal, draw) {
+async function watched(service, path, signal, { draw, wait }) {
   for (let round = 0; ; round += 1) {
-    const fresh = await service.get(path, {}, signal);
-    draw(fresh);
-    if (fresh.state !== "applying") return fresh;
+    try {
+      const fresh = await service.get(path, {}, signal);
+      draw(fresh);
+      if (fresh.state !== "applying") return fresh;
+    } catch (error) {
+      // a service that is restarted meanwhile comes back
+      if (!(error instanceof Silent || error.status === 503)) throw error;
+      wait(error);
+    }
     await new Promise((resolve) => {
       const timer = setTimeout(resolve, WAITS_MS[Math.min(round, WAITS_MS.length - 1)]);
       signal.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });

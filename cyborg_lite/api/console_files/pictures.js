@@ -9,7 +9,7 @@ const WIDTH = { small: 320, large: 640 };
 const HEIGHT = { small: 66, large: 96 };
 const RULER = 20;
 const GAP = 3;
-const COLOURS = 8;
+const COLOURS = 12;
 
 /** What a profile is drawn with: equal profiles look the same in all pictures of a device. */
 export function colours(profiles) {
