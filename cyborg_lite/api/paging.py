@@ -60,7 +60,9 @@ def reply(call: expose.Call, name: str, entries: list[dict[str, Any]],
     if page is None or page.limit is None:
         return {name: entries}
     shown = entries[:page.limit - 1]
-    links = [_next(call, shown[-1].get("uuid") or shown[-1]["id"])] if len(entries) > len(shown) else []
+    links = []
+    if len(entries) > len(shown):
+        links = [_next(call, shown[-1].get("uuid") or shown[-1]["id"])]
     return {name: shown, f"{name}_links": links}
 
 

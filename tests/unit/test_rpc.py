@@ -132,7 +132,7 @@ def test_a_topic_that_nobody_serves_is_unavailable(bus: buses.LocalBus) -> None:
 
 
 def test_each_remote_function_has_its_namesake_with_the_same_arguments() -> None:
-    from cyborg_lite.agent import service as agent
+    from cyborg_lite.agent import endpoint as agent
     from cyborg_lite.conductor import endpoint as conductor
 
     for client, served in ((rpc.ConductorClient, conductor.Endpoint),
