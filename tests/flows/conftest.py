@@ -23,6 +23,9 @@ DISK = played_hosts.Card("Disk", cleans=True, resource_class="CUSTOM_DISK")
 OTHER_SLICE = played_hosts.Card("Slice", prepares=True, cleans=True, resource_class="VGPU",
                                 mdev_type="played-2")
 
+LONGER_THAN_GRACE_S = 700
+"""What a sweep has found twice, so long apart, is cleaned."""
+
 PROFILES = {"plain": [PLAIN.group], "vgpu": [SLICE.group], "disk": [DISK.group],
             "both": [PLAIN.group, SLICE.group]}
 
@@ -95,6 +98,11 @@ def come_to_rest(nova: nova_moves.Nova) -> None:
     assert nova_invariants.always(nova) == []
     nova.cloud.settle()
     assert nova_invariants.at_rest(nova) == []
+    if nova.forgotten or nova.lost:
+        for _ in range(3):
+            nova.cloud.let_pass(LONGER_THAN_GRACE_S)
+        assert nova_invariants.always(nova) == []
+        assert nova_invariants.kept_for_nobody(nova) == []
     nova.remove_everything()
     nova.cloud.settle()
     assert nova_invariants.left_over(nova) == []

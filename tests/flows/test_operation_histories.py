@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chance sequences of operations and faults over several hosts and servers.
 
-The same in every run. CYBORG_LITE_HISTORIES=N plays N other ones each time instead.
+The same in every run. CYBORG_LITE_HISTORIES=N plays N other ones instead, and says what happened.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import os
 from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import hypothesis
@@ -26,6 +27,7 @@ STEPS = 30
 SERVERS_AT_MOST = 5
 
 HOSTS = ("node1", "node2", "node3")
+PROFILES = [*conftest.PROFILES, None]
 CALLS = ("GET profile", "POST", "PATCH", "GET instance", "DELETE", "switch", "end", "begin",
          "suspend", "resume")
 FAULTS = [fault for fault in nova_calls.Fault if fault is not nova_calls.Fault.NONE]
@@ -33,14 +35,11 @@ FAULTS = [fault for fault in nova_calls.Fault if fault is not nova_calls.Fault.N
 HAPPENED: collections.Counter[str] = collections.Counter()
 """How often each operation ended in each way; a run of one's own choice prints it (pytest -s)."""
 
-numbers = some.integers(0, 20)
-hosts = some.sampled_from(HOSTS)
-profiles = some.sampled_from([*conftest.PROFILES, None])
+WORKS, DEAD, NOWHERE = "on a host that works", "on a dead host", "on no host"
 
 
 class Operations(stateful.RuleBasedStateMachine):
-    """Users, operators, Nova and what goes wrong. Every rule is possible in every state: one that
-    finds no server to work on does nothing."""
+    """Users, operators, Nova and what goes wrong. Each step does something that is possible."""
 
     def __init__(self, cloud: conftest.Shared) -> None:
         super().__init__()
@@ -54,176 +53,139 @@ class Operations(stateful.RuleBasedStateMachine):
         conftest.come_to_rest(self.nova)
         self.shared.nova = self.nova
 
-    def pick(self, number: int, *states: str, on_dead_host: bool = False) -> Server | None:
-        """One of the servers in these states, on a host that works unless told otherwise."""
-        found = [server for server in self.nova.servers.values() if server.state in states
-                 and (not server.host
-                      or self.nova.cloud.hosts[server.host].is_on is not on_dead_host)]
-        return found[number % len(found)] if found else None
-
-    def on(self, server: Server | None, name: str, operation: Callable[[Server], Any]) -> None:
-        """Note what becomes of it."""
-        if server is not None:
-            before = server.state
-            result = operation(server)
-            HAPPENED[f"{name}, {before} -> {server.state} {result}"] += 1
-
-    def alive(self, *names: str) -> list[str]:
-        return [name for name in dict.fromkeys(names) if self.nova.cloud.hosts[name].is_on]
-
-    # --- users --------------------------------------------------------------------------------
-
-    @stateful.rule(profile=profiles, first=hosts, second=hosts, breaks=some.booleans())
-    def boot(self, profile: str | None, first: str, second: str, breaks: bool) -> None:
-        living = [server for server in self.nova.servers.values()
-                  if server.state not in nova_invariants.GONE]
-        if len(living) < SERVERS_AT_MOST:
-            server = self.nova.boot(profile, *self.alive(first, second),
-                                    breaks_on=[first] if breaks and first != second else [])
-            HAPPENED[f"boot -> {server.state}"] += 1
-
-    @stateful.rule(number=numbers, dead=some.booleans())
-    def delete(self, number: int, dead: bool) -> None:
-        self.on(self.pick(number, "active", "stopped", "error", "resized", "suspended",
-                          "shelved", "offloaded", on_dead_host=dead), "delete",
-                self.nova.delete)
-
-    @stateful.rule(number=numbers)
-    def reboot(self, number: int) -> None:
-        server = self.pick(number, "active", "stopped", "resized", "suspended", "error")
-        if server is not None and server.host:
-            self.on(server, "reboot", self.nova.reboot)
-
-    @stateful.rule(number=numbers)
-    def stop(self, number: int) -> None:
-        self.on(self.pick(number, "active"), "stop", self.nova.stop)
-
-    @stateful.rule(number=numbers)
-    def rebuild(self, number: int) -> None:
-        self.on(self.pick(number, "active", "stopped"), "rebuild", self.nova.rebuild)
-
-    @stateful.rule(number=numbers)
-    def shelve(self, number: int) -> None:
-        self.on(self.pick(number, "active", "stopped"), "shelve", self.nova.shelve)
-
-    @stateful.rule(number=numbers, host=hosts)
-    def unshelve(self, number: int, host: str) -> None:
-        if self.alive(host):
-            self.on(self.pick(number, "offloaded"), "unshelve",
-                    lambda server: self.nova.unshelve(server, host))
-
-    @stateful.rule(number=numbers)
-    def suspend(self, number: int) -> None:
-        self.on(self.pick(number, "active"), "suspend", self.nova.suspend)
-
-    @stateful.rule(number=numbers)
-    def resume(self, number: int) -> None:
-        self.on(self.pick(number, "suspended"), "resume", self.nova.resume)
-
-    @stateful.rule(number=numbers, profile=some.one_of(some.just("the same"), profiles),
-                   first=hosts, second=hosts,
-                   breaks=some.sampled_from(["", "", "first", "source", "finish"]),
-                   recreates=some.sampled_from([False, False, False, True]))
-    def resize(self, number: int, profile: str | None, first: str, second: str, breaks: str,
-               recreates: bool) -> None:
-        server = self.pick(number, "active", "stopped")
-        if server is not None and self.alive(first, second):
-            self.on(server, "resize", lambda server: self.nova.resize(
-                server, server.profile if profile == "the same" else profile,
-                *self.alive(first, second), recreates=recreates,
-                breaks_on=[first] if breaks == "first" else [],
-                breaks_at_source=breaks == "source", breaks_at_finish=breaks == "finish"))
-
-    @stateful.rule(number=numbers, dead=some.booleans())
-    def confirm(self, number: int, dead: bool) -> None:
-        self.on(self.pick(number, "resized", on_dead_host=dead), "confirm",
-                self.nova.confirm)
-
-    @stateful.rule(number=numbers, dead=some.booleans())
-    def revert(self, number: int, dead: bool) -> None:
-        self.on(self.pick(number, "resized", on_dead_host=dead), "revert",
-                self.nova.revert)
-
-    # --- operators ----------------------------------------------------------------------------
-
-    @stateful.rule(number=numbers, host=hosts, breaks=some.booleans())
-    def live_migrate(self, number: int, host: str, breaks: bool) -> None:
-        server = self.pick(number, "active")
-        if server is not None and server.host != host and self.alive(host):
-            self.on(server, "live migrate",
-                    lambda server: self.nova.live_migrate(server, host, breaks=breaks))
-
-    @stateful.rule(number=numbers, host=hosts)
-    def evacuate(self, number: int, host: str) -> None:
-        server = self.pick(number, "active", "stopped", "error", on_dead_host=True)
-        if (server is not None and server.host and server.host != host and self.alive(host)
-                and (server.migration is None or server.migration.kind == "live")):
-            self.on(server, "evacuate", lambda server: self.nova.evacuate(server, host))
-
-    # --- what goes wrong ----------------------------------------------------------------------
-
-    @stateful.rule(host=hosts)
-    def a_host_dies(self, host: str) -> None:
-        if self.alive(host):
-            self.nova.host_dies(host)
-
-    @stateful.rule(host=hosts, resumes=some.booleans())
-    def a_host_returns(self, host: str, resumes: bool) -> None:
-        if not self.alive(host):
-            self.nova.host_returns(host, resumes_guests=resumes)
-
-    @stateful.rule(host=hosts)
-    def an_agent_restarts(self, host: str) -> None:
-        self.nova.cloud.hosts[host].stop_agent()
-        self.nova.cloud.hosts[host].start_agent(self.nova.cloud.bus)
-
-    @stateful.rule(host=hosts)
-    def an_agent_ends(self, host: str) -> None:
-        self.nova.cloud.hosts[host].stop_agent()
-
-    @stateful.rule(host=hosts, mood=some.sampled_from(played_hosts.Mood))
-    def an_agent_is_in_another_mood(self, host: str, mood: played_hosts.Mood) -> None:
-        self.nova.cloud.hosts[host].mood = mood
-
-    @stateful.rule(call=some.sampled_from(CALLS), fault=some.sampled_from(FAULTS),
-                   at=some.integers(1, 6))
-    def a_call_will_fail(self, call: str, fault: nova_calls.Fault, at: int) -> None:
-        self.nova.calls.planned.append(nova_calls.Planned(call, fault, at))
-
-    @stateful.rule(at=some.integers(1, 9))
-    def a_conductor_dies_at_its_own_work(self, at: int) -> None:
-        cloud = self.nova.cloud
-        cloud.dies_at = cloud.points + at
-        cloud.work()
-        cloud.dies_at = None
-
-    @stateful.rule()
-    def the_conductor_is_killed(self) -> None:
-        self.nova.cloud.kill_conductor()
-
-    @stateful.rule()
-    def all_work(self) -> None:
-        self.nova.cloud.start_conductor()
-        self.nova.cloud.work()
-
-    @stateful.rule(seconds=some.sampled_from([5, 75, 130]))
-    def time_passes(self, seconds: int) -> None:
-        self.nova.cloud.let_pass(seconds)
-
-    # --- what always holds --------------------------------------------------------------------
+    @stateful.rule(data=some.data(), kind=some.sampled_from(
+        ["operation", "operation", "operation", "fault", "trouble", "time"]))
+    def step(self, data: Any, kind: str) -> None:
+        if kind == "operation":
+            self.operate(data)
+        elif kind == "fault":
+            # of few steps to come; else nothing would ever succeed
+            self.nova.calls.planned[:] = [*self.nova.calls.planned[-1:], nova_calls.Planned(
+                data.draw(some.sampled_from(CALLS)), data.draw(some.sampled_from(FAULTS)),
+                data.draw(some.integers(1, 6)))]
+        elif kind == "trouble":
+            self.make_trouble(data)
+        else:
+            self.nova.cloud.let_pass(data.draw(some.sampled_from([5, 75, 130])))
 
     @stateful.invariant()
     def nothing_contradicts_itself(self) -> None:
         assert nova_invariants.always(self.nova) == []
 
+    # --- users, operators and Nova ------------------------------------------------------------
+
+    def operate(self, data: Any) -> None:
+        """One operation of those that Nova allows now, on one of the servers it allows it for."""
+        nova = self.nova
+        allowed: dict[str, Callable[[Server], Any]] = {}
+        servers: dict[str, list[Server]] = {}
+
+        def allow(name: str, where: Sequence[str], states: str,
+                  operation: Callable[[Server], Any]) -> None:
+            found = [server for server in nova.servers.values()
+                     if server.state in states.split() and self.where(server) in where]
+            if found:
+                allowed[name], servers[name] = operation, found
+
+        allow("delete", (WORKS, DEAD, NOWHERE), "active stopped error resized suspended shelved "
+              "offloaded", nova.delete)
+        allow("reboot", (WORKS,), "active stopped resized suspended error", nova.reboot)
+        allow("stop", (WORKS,), "active", nova.stop)
+        allow("rebuild", (WORKS,), "active stopped", nova.rebuild)
+        allow("shelve", (WORKS,), "active stopped", nova.shelve)
+        allow("unshelve", (NOWHERE,), "offloaded",
+              lambda server: nova.unshelve(server, self.host(data)))
+        allow("suspend", (WORKS,), "active", nova.suspend)
+        allow("resume", (WORKS,), "suspended", nova.resume)
+        allow("resize", (WORKS,), "active stopped", lambda server: self.resize(server, data))
+        allow("confirm", (WORKS, DEAD), "resized", nova.confirm)
+        allow("revert", (WORKS, DEAD), "resized", nova.revert)
+        allow("live migrate", (WORKS,), "active", lambda server: self.live_migrate(server, data))
+        allow("evacuate", (DEAD,), "active stopped error",
+              lambda server: self.evacuate(server, data))
+        living = sum(server.state not in nova_invariants.GONE for server in nova.servers.values())
+        name = data.draw(some.sampled_from(
+            [*allowed, *(["boot"] * 2 if living < SERVERS_AT_MOST else [])]))
+        if name == "boot":
+            server = nova.boot(data.draw(some.sampled_from(PROFILES)), self.host(data),
+                               self.host(data))
+            HAPPENED[f"boot -> {server.state}"] += 1
+            return
+        server = data.draw(some.sampled_from(servers[name]))
+        before = server.state
+        result = allowed[name](server)
+        HAPPENED[f"{name}, {before} -> {server.state} {result}"] += 1
+
+    def where(self, server: Server) -> str:
+        if server.host is None:
+            return NOWHERE
+        return WORKS if self.nova.cloud.hosts[server.host].is_on else DEAD
+
+    def host(self, data: Any, but: str | None = None) -> str:
+        """A host that works, if one does, and is not that one."""
+        found = [name for name in HOSTS if self.nova.cloud.hosts[name].is_on and name != but]
+        return str(data.draw(some.sampled_from(found or HOSTS)))
+
+    def resize(self, server: Server, data: Any) -> bool:
+        breaks = data.draw(some.sampled_from(["", "", "", "first", "source", "finish"]))
+        profile = data.draw(some.sampled_from([server.profile, server.profile, *PROFILES]))
+        first, second = self.host(data), self.host(data)
+        return self.nova.resize(
+            server, profile, *dict.fromkeys((first, second)),
+            breaks_on=[first] if breaks == "first" else [], breaks_at_source=breaks == "source",
+            breaks_at_finish=breaks == "finish",
+            recreates=data.draw(some.sampled_from([False, False, False, True])))
+
+    def live_migrate(self, server: Server, data: Any) -> bool:
+        host = self.host(data, but=server.host)
+        return host != server.host and self.nova.live_migrate(
+            server, host, breaks=data.draw(some.sampled_from([False, False, True])))
+
+    def evacuate(self, server: Server, data: Any) -> bool:
+        host = self.host(data, but=server.host)
+        if host == server.host or (server.migration and server.migration.kind == "cold"):
+            return False
+        return self.nova.evacuate(server, host)
+
+    # --- what goes wrong ----------------------------------------------------------------------
+
+    def make_trouble(self, data: Any) -> None:
+        nova, cloud = self.nova, self.nova.cloud
+        host = cloud.hosts[data.draw(some.sampled_from(HOSTS))]
+
+        def restart() -> None:
+            host.stop_agent()
+            host.start_agent(cloud.bus)
+
+        def change_mood() -> None:
+            host.mood = data.draw(some.sampled_from(played_hosts.Mood))
+
+        def die() -> None:
+            cloud.start_conductor()
+            cloud.dies_at = cloud.points + data.draw(some.integers(1, 9))
+            cloud.work()
+            cloud.dies_at = None
+
+        def lose_power() -> None:
+            if host.is_on:
+                nova.host_dies(host.name)
+            else:
+                nova.host_returns(host.name, resumes_guests=data.draw(some.booleans()))
+
+        data.draw(some.sampled_from([
+            lose_power, lose_power, restart, host.stop_agent, change_mood, die,
+            cloud.kill_conductor, cloud.start_api]))()
+
 
 def test_whatever_is_done_and_whatever_fails_no_two_servers_share_and_nothing_is_lost(
         shared_cloud_in_time: conftest.Shared) -> None:
-    stateful.run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: Operations(shared_cloud_in_time),
-        settings=hypothesis.settings(
-            deadline=None, derandomize=not HISTORIES, max_examples=HISTORIES or 12,
-            stateful_step_count=STEPS, database=None, print_blob=True,
-            suppress_health_check=list(hypothesis.HealthCheck)))
-    if HISTORIES:
-        print("\n".join(f"{count:6} {what}" for what, count in sorted(HAPPENED.items())))
+    try:
+        stateful.run_state_machine_as_test(  # type: ignore[no-untyped-call]
+            lambda: Operations(shared_cloud_in_time),
+            settings=hypothesis.settings(
+                deadline=None, derandomize=not HISTORIES, max_examples=HISTORIES or 12,
+                stateful_step_count=STEPS, database=None, print_blob=True,
+                suppress_health_check=list(hypothesis.HealthCheck)))
+    finally:
+        if HISTORIES:
+            print("\n".join(f"{count:6} {what}" for what, count in sorted(HAPPENED.items())))
