@@ -133,7 +133,7 @@ class Conductor:
         self.endpoint = endpoint.Endpoint(
             self.database, self.binder, self._sync_timer.wake, self.watch, self.reconciler)
         self._timers = (
-            Timer("signs of life", self.watch.beat_every_s, self.watch.beat),
+            Timer("signs of life", LOOK_FOR_DUE_EVERY_S, self.watch.beat_if_due),
             self._sync_timer, self._cleaning_timer, self._sweep_timer,
             Timer("nova events", LOOK_FOR_DUE_EVERY_S, self.nova_events.run_once),
             Timer("partitioning", LOOK_FOR_DUE_EVERY_S,

@@ -54,6 +54,7 @@ class Watch:
         self._ping = ping
         self._clock = clock
         self._heard_at: datetime.datetime | None = None
+        self._said_deaf = False
 
     @property
     def down_s(self) -> float:
@@ -89,6 +90,23 @@ class Watch:
             self._note()
         except errors.Unavailable as error:
             LOG.warning("no host counts as down until this conductor can beat: %s", error.detail)
+
+    def beat_if_due(self) -> None:
+        """Beat when it is time; what keeps it from that is said once. Does not raise."""
+        if self._heard_at is not None and (
+                self._clock() < self._heard_at + self._seconds(self.beat_every_s)):
+            return
+        try:
+            self.beat()
+        except errors.Unavailable as error:
+            if not self._said_deaf:
+                LOG.warning("this conductor does not hear what is sent to it, and no host becomes "
+                            "down until it does: %s", error.detail)
+            self._said_deaf = True
+            return
+        if self._said_deaf:
+            LOG.info("this conductor hears again what is sent to it")
+        self._said_deaf = False
 
     def beat(self) -> None:
         """Write down that this conductor hears what is sent to it. Raises Unavailable."""

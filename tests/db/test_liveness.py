@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import datetime
+import logging
 from typing import Any
 
 import pytest
@@ -216,14 +217,11 @@ class Watched:
             self.road.ping, lambda: self.now)
 
     def pass_time(self, seconds: float) -> None:
-        """Beat as its timer does; a beat that does not come back is not written down."""
+        """Let the timer run out again and again."""
         until = later(seconds, self.now)
         while self.now < until:
-            self.now = min(later(self.watch.beat_every_s, self.now), until)
-            try:
-                self.watch.beat()
-            except errors.Unavailable:
-                assert not self.road.is_open
+            self.now = min(later(1, self.now), until)
+            self.watch.beat_if_due()
 
 
 @pytest.fixture
@@ -270,6 +268,41 @@ def test_while_the_broker_is_away_no_host_becomes_down_and_after_it_none_is(
 
     assert (during, before_its_first_beat, shown(sqlite, watched)) == ("up", "up", "up")
     watched.pass_time(DOWN_S + 1)
+    assert shown(sqlite, watched) == "down"
+
+
+def test_what_keeps_a_conductor_from_beating_is_said_once(
+        watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    watched.watch.begin()
+
+    watched.road.is_open = False
+    watched.pass_time(300)
+    watched.road.is_open = True
+    watched.pass_time(60)
+
+    assert caplog.text.count("does not hear what is sent to it") == 1
+    assert caplog.text.count("hears again what is sent to it") == 1
+
+
+def test_a_conductor_beats_as_often_as_the_option_says_now(
+        sqlite: session.Database, watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The option may be changed while it runs."""
+    def seen() -> Any:
+        [row] = databases.all_rows(sqlite, models.conductors)
+        return row["last_seen"]
+
+    watched.watch.begin()
+    watched.pass_time(9)
+    assert seen() == NOON
+    watched.pass_time(1)
+    assert seen() == watched.now
+    monkeypatch.setattr(Options, "service_down_time", 12)
+    a_host(sqlite, last_seen=watched.now)
+
+    watched.pass_time(13)
+
+    assert seen() >= later(-2, watched.now)
     assert shown(sqlite, watched) == "down"
 
 
