@@ -36,7 +36,8 @@ export async function show({ service, query, signal, again }) {
       ["Instance", (one) => one.instance_uuid && [el("code", {}, one.instance_uuid), set(one)]],
       ["Host and attach handle", (one) => one.hostname && [one.hostname, handle(one)]],
       ["Changed", (one) => moment(one.updated_at ?? one.created_at)]],
-    first: () => service.list("accelerator_requests", "arqs", { sets: "all", ...wanted }, signal) });
+    first: () => service.list(
+      "accelerator_requests", "arqs", { sets: "all", ...wanted }, signal) });
   const input = (key, size) => el("input", { name: key, value: query.get(key) ?? "", size,
     autocomplete: "off", spellcheck: "false" });
   return [

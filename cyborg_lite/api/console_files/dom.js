@@ -65,7 +65,8 @@ export function table(caption, columns, rows) {
     return index === 0 ? el("th", { ...given, scope: "row", role: "rowheader" }, content)
       : el("td", { ...given, role: "cell" }, content ?? el("span", { class: "none" }, "none"));
   };
-  const line = (row) => el("tr", { role: "row" }, columns.map((column, index) => cell(column, row, index)));
+  const line = (row) => el("tr", { role: "row" }, columns.map(
+    (column, index) => cell(column, row, index)));
   const body = el("tbody", { role: "rowgroup" }, rows.map(line));
   // narrow screens scroll it sideways, so the keyboard has to reach it
   const node = el("div", { class: "scroll", role: "region", "aria-label": caption, tabindex: "0" },

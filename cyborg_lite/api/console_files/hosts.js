@@ -6,6 +6,8 @@ import { listed } from "./listing.js";
 
 export const title = "Hosts";
 
+const AGENT = "cyborg-lite-agent";
+const CONDUCTOR = "cyborg-lite-conductor";
 const MARKS = { up: "good", down: "bad", gone: "quiet" };
 
 function state(service) {
@@ -43,6 +45,3 @@ export async function show({ service, signal, again }) {
     el("section", { "aria-labelledby": "conductors" },
       el("h2", { id: "conductors" }, "Conductors"), others)];
 }
-
-const AGENT = "cyborg-lite-agent";
-const CONDUCTOR = "cyborg-lite-conductor";

@@ -15,7 +15,8 @@ export async function listed({ caption, one, many = `${one}s`, empty, columns, f
   const more = el("button", { type: "button" }, "Show more");
   const wrong = el("div", {});
   const tell = () => {
-    count.textContent = `${number(rows.size(), one, many)}${page.next ? ", and there are more" : ""}`;
+    const further = page.next ? ", and there are more" : "";
+    count.textContent = `${number(rows.size(), one, many)}${further}`;
     more.hidden = !page.next;
   };
   more.addEventListener("click", async () => {
@@ -35,7 +36,8 @@ export async function listed({ caption, one, many = `${one}s`, empty, columns, f
     }
   });
   tell();
-  return el("div", { class: "listed" }, rows.node, el("div", { class: "foot" }, count, more), wrong);
+  return el("div", { class: "listed" }, rows.node, el("div", { class: "foot" }, count, more),
+    wrong);
 }
 
 /** A form whose fields become the query of the view's address. */

@@ -77,7 +77,7 @@ export async function section({ service, device, signal, onApplied }) {
   return part;
 }
 
-/** Ask until nothing is being applied; returns the last answer, or nothing when the view is left. */
+/** Ask until nothing is being applied; returns the last answer, or null when the view is left. */
 async function watched(service, path, signal, { draw, wait }) {
   for (let round = 0; ; round += 1) {
     try {

@@ -29,8 +29,8 @@ export class Refused extends Error {
 /** No answer at all. */
 export class Silent extends Error {
   constructor() {
-    super("No answer came. Is the service running, and the network up? Nothing was changed by"
-      + " this page meanwhile.");
+    super("No answer came. Does the service run, and does the network work? Look again before you"
+      + " repeat a change: it may have been made.");
     this.title = "The service can't be reached";
   }
 }
