@@ -7,7 +7,8 @@ History (each change of a method or a message adds a line and raises the minor n
 
 1.2  partitions of devices: show_partitioning, set_partitioning, apply_layouts, in reports and in
      host_intent; migrations: begin_migration, switch_migration, end_migration, sets of ARQs;
-     suspend_instance, resume_instance and take_down; services and orphans; agents name themselves.
+     suspend_instance, resume_instance and take_down; services, orphans and note_leftovers; agents
+     name themselves.
 1.1  update_device_profile, show_profile_usage, show_device_parts, clean_device; pages of lists;
      a reason for disabling; what a host withholds, in its report; host_intent.
 1.0  device profiles, ARQs with bind and unbind, devices, deployables, attributes, heartbeat and
@@ -317,6 +318,12 @@ class ConductorClient(_Client):
     @_remote
     def host_intent(self, host: str) -> messages.HostIntent:
         """What should exist on the host now, for an agent that starts."""
+        raise NotImplementedError
+
+    @_remote
+    def note_leftovers(self, host: str, leftovers: dict[str, str]) -> None:
+        """Account for what an agent removed because nobody had it: handles, each with its driver.
+        """
         raise NotImplementedError
 
     @_remote

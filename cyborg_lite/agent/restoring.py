@@ -15,6 +15,7 @@ from cyborg_lite import rpc
 from cyborg_lite.agent import claims
 from cyborg_lite.agent import hardware
 from cyborg_lite.agent import layouts
+from cyborg_lite.agent import leftovers
 from cyborg_lite.drivers import base
 
 LOG = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Restoration:
         self._layouts = splitting or layouts.Layouts(host)
         self._done = threading.Event()
         self._failed: set[str] = set()
+        self._leftovers = leftovers.Leftovers(host, conductor)
 
     def wait(self, drivers: hardware.Hardware, wait_s: float = WAIT_S) -> None:
         """Hold back a call about a handle, so that both don't work on the same one.
@@ -61,6 +63,7 @@ class Restoration:
         if self._done.is_set():
             if self._failed:
                 self._try_again(drivers)
+            self._leftovers.look(_keepers(drivers))
             return
         if _has_work(drivers):
             keepers = _keepers(drivers)
@@ -77,6 +80,7 @@ class Restoration:
             held = {task.handle_uuid for task in intent.prepare}
             for name, driver in keepers.items():
                 driver.remove_unneeded(made[name] - held)
+                self._leftovers.removed(name, made[name] - held)
             LOG.info("host=%s restored %d handles that are held, %d failed, %d to clean",
                      self._host, len(results), len(self._failed), len(intent.clean))
         self._done.set()

@@ -242,6 +242,10 @@ class Endpoint:
                                    layouts=partitioning.wishes_of(self._database, host))
 
     @buses.exposed
+    def note_leftovers(self, host: str, leftovers: dict[str, str]) -> None:
+        orphans.note_leftovers(self._database, host, leftovers, session.now())
+
+    @buses.exposed
     def report(self, report: messages.HostReport) -> None:
         inventory.report(self._database, report, self._wake_sync, self._watch.write_every_s(),
                          self._watch.hearing())

@@ -22,6 +22,7 @@ from cyborg_lite.clients import keystone
 from cyborg_lite.clients import nova_questions
 from cyborg_lite.clients import placement
 from cyborg_lite.conductor import orphan_judgement as judgement
+from cyborg_lite.conductor import orphan_places
 from cyborg_lite.db import liveness
 from cyborg_lite.db import orphan_candidates as candidates
 from cyborg_lite.db import session
@@ -70,7 +71,7 @@ def find_of_hosts(asker: Asker, hosts: Collection[str]) -> tuple[list[judgement.
     findings = judgement.judge_arqs(facts)
     findings += judgement.judge_handles(candidates.loose_handles(asker.database, hosts))
     silent = candidates.silent_hosts(asker.database, hosts, asker.horizon)
-    findings += judgement.judge_hosts(
+    findings += orphan_places.judge_hosts(
         [_host_facts(asker, services, host) for host in silent], findings)
     return findings, len(arqs)
 
@@ -137,7 +138,7 @@ def _migration_facts(asker: Asker, instances: Collection[str],
 
 
 def _host_facts(asker: Asker, services: _Services,
-                host: candidates.SilentHost) -> judgement.HostFacts:
+                host: candidates.SilentHost) -> orphan_places.HostFacts:
     found = services.found()
     # a Nova without any compute service is not the one that knows our hosts
     is_known = None
@@ -148,7 +149,7 @@ def _host_facts(asker: Asker, services: _Services,
         asker.ask(asker.placement.list_tree, uuid) for uuid in host.rp_uuids[:1]) or any(
         asker.ask(asker.placement.find_provider, name)
         for name in (host.resource_provider_name, host.name))
-    return judgement.HostFacts(host=host, is_known=is_known, has_provider=has_provider)
+    return orphan_places.HostFacts(host=host, is_known=is_known, has_provider=has_provider)
 
 
 # --- everywhere at once -----------------------------------------------------------------------
@@ -164,15 +165,15 @@ def find_of_no_host(asker: Asker, host: str | None, *, never_bound_before: datet
     findings: list[judgement.Finding] = []
     offered = candidates.offered(asker.database, asker.horizon)
     providers = {provider.uuid: provider for provider in _providers(asker)}
-    findings += judgement.judge_providers(_strangers(asker, host, offered, providers))
+    findings += orphan_places.judge_providers(_strangers(asker, host, offered, providers))
     here = [one for one in offered if host in (None, one.hostname)]
-    findings += judgement.judge_deployables([
+    findings += orphan_places.judge_deployables([
         one for one in here if one.is_synced and one.host_state == liveness.UP
         and one.rp_uuid not in providers
         and not asker.ask(asker.placement.list_tree, one.rp_uuid)])
     services = _Services(asker)
     leaks = _leaks(asker, services, [one for one in here if one.rp_uuid in providers])
-    findings += judgement.judge_allocations(leaks, heals=heals)
+    findings += orphan_places.judge_allocations(leaks, heals=heals)
     if host is None:
         findings += judgement.judge_never_bound(
             candidates.never_bound(asker.database, never_bound_before, MOST_NEVER_BOUND), ttl_s)
@@ -185,7 +186,7 @@ def _providers(asker: Asker) -> list[placement.Provider]:
 
 
 def _strangers(asker: Asker, host: str | None, offered: Iterable[candidates.Offered],
-               providers: Mapping[str, placement.Provider]) -> list[judgement.ProviderFacts]:
+               providers: Mapping[str, placement.Provider]) -> list[orphan_places.ProviderFacts]:
     known = {one.rp_uuid for one in offered}
     strangers = [provider for uuid, provider in sorted(providers.items())
                  if uuid not in known and provider.uuid != provider.root_uuid]
@@ -203,7 +204,7 @@ def _strangers(asker: Asker, host: str | None, offered: Iterable[candidates.Offe
         whose = _host_of(root_name, hosts)
         if host in (None, whose):
             consumers = asker.ask(asker.placement.consumers_of, provider.uuid)
-            found.append(judgement.ProviderFacts(
+            found.append(orphan_places.ProviderFacts(
                 uuid=provider.uuid, name=provider.name, root_name=root_name, host=whose,
                 consumers=consumers))
     return found
@@ -217,7 +218,7 @@ def _host_of(root_name: str, hosts: Mapping[str, str]) -> str | None:
 
 
 def _leaks(asker: Asker, services: _Services,
-           offered: Iterable[candidates.Offered]) -> list[judgement.AllocationFacts]:
+           offered: Iterable[candidates.Offered]) -> list[orphan_places.AllocationFacts]:
     """Find consumers that nobody knows, where Placement has less room than we have handles."""
     groups: dict[tuple[str, int], list[candidates.Offered]] = collections.defaultdict(list)
     for one in offered:
@@ -244,7 +245,7 @@ def _leaks(asker: Asker, services: _Services,
             asker.keep()
             on_host[host] = asker.nova.migrations_on(host)
         if consumer not in on_host[host]:
-            found.append(judgement.AllocationFacts(
+            found.append(orphan_places.AllocationFacts(
                 consumer=consumer, host=host, rp_uuids=tuple(sorted(rp_uuids))))
     return found
 

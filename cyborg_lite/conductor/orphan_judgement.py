@@ -2,7 +2,7 @@
 """Pure: facts -> what is an orphan, with its evidence, and what to do with it. No input or output.
 
 Whatever is not certain is no orphan. What is, is seen twice, a grace period apart, before anything
-happens to it.
+happens to it. ARQs and handles are here, hosts and what Placement has in `orphan_places.py`.
 """
 
 from __future__ import annotations
@@ -225,131 +225,13 @@ def judge_never_bound(found: Mapping[str, datetime.datetime], ttl_s: float) -> l
         for arq, since in found.items()]
 
 
-# --- hosts ------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class HostFacts:
-    """A host that is silent. is_known: to Nova as a compute service, None when nobody can say.
-
-    has_provider: whether Placement has its compute node, or anything below it.
-    """
-
-    host: orphan_candidates.SilentHost
-    is_known: bool | None
-    has_provider: bool
-
-
-def judge_hosts(facts: Iterable[HostFacts], findings: Iterable[Finding]) -> list[Finding]:
-    """Say which silent hosts are gone; findings: what else is an orphan there."""
-    going = {finding.object for finding in findings
-             if finding.kind in (ARQ_INSTANCE_GONE, ARQ_INSTANCE_ELSEWHERE) and not finding.keeps}
-    found = []
-    for one in facts:
-        why = _why_gone(one)
-        if why:
-            stays = _why_host_stays(one, going)
-            found.append(Finding(
-                kind=HOST_GONE, object=one.host.uuid or one.host.name, host=one.host.name,
-                mark=one.host.resource_provider_name, keeps=stays is not None,
-                reason="; ".join(why) + (f". It stays: {stays}." if stays else "."),
-                evidence={"last_seen": str(one.host.last_seen), "state": one.host.state,
-                          "compute_service": {True: "known to Nova", False: "unknown to Nova",
-                                              None: "not asked"}[one.is_known],
-                          "provider": "there" if one.has_provider else "not there"},
-                action="delete its resource providers, then its rows",
-                subject=one.host.rp_uuids))
-    return found
-
-
-def _why_gone(one: HostFacts) -> list[str]:
-    why = []
-    if one.host.state == "gone":
-        why.append(f"The agent was last heard of at {one.host.last_seen}")
-    if one.is_known is False:
-        why.append("Nova knows no such compute service, and the agent is silent")
-    if not one.has_provider and one.host.rp_uuids:
-        why.append("Placement has no provider of it, and the agent is silent")
-    return why
-
-
-def _why_host_stays(one: HostFacts, going: Collection[str]) -> str | None:
-    stay = one.host.arqs - set(going)
-    if stay:
-        return f"{len(stay)} accelerator requests are on it, such as {min(stay)}"
-    if one.host.wishes and one.is_known is not False:
-        return ("an operator's settings would be lost while Nova knows the compute service: "
-                + ", ".join(one.host.wishes[:3]))
-    return None
-
-
-# --- what Placement has -----------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderFacts:
-    """A provider of ours without a row. host: whose it is, None when it is nobody's we knew.
-
-    consumers: of its allocations.
-    """
-
-    uuid: str
-    name: str
-    root_name: str
-    host: str | None
-    consumers: Collection[str]
-
-
-def judge_providers(facts: Iterable[ProviderFacts]) -> list[Finding]:
-    """Say of providers without a row what they are."""
-    found = []
-    for one in facts:
-        stays = None
-        if one.host is None:
-            stays = f"no host of ours is or was called {one.root_name}"
-        elif one.consumers:
-            stays = f"it has allocations of {', '.join(sorted(one.consumers)[:3])}"
-        found.append(Finding(
-            kind=PROVIDER_WITHOUT_DEPLOYABLE, object=one.uuid, host=one.host, mark=one.root_name,
-            keeps=stays is not None,
-            reason=f"Resource provider {one.name} of {one.root_name} has no deployable."
-                   + (f" It stays: {stays}." if stays else ""),
-            evidence={"name": one.name, "compute_node": one.root_name,
-                      "trait": "OWNER_CYBORG",
-                      "consumers": ", ".join(sorted(one.consumers)) or "none"},
-            action="delete the resource provider"))
-    return found
-
-
-def judge_deployables(facts: Iterable[orphan_candidates.Offered]) -> list[Finding]:
-    """Say of deployables without a provider what they are; all of a host that is up."""
+def judge_leftovers(host: str, leftovers: Mapping[str, str]) -> list[Finding]:
+    """Say what an agent removed: handles for which a driver had made something, with its name."""
     return [Finding(
-        kind=DEPLOYABLE_WITHOUT_PROVIDER, object=one.uuid, host=one.hostname, mark=one.rp_uuid,
-        reason=f"Placement lacks resource provider {one.rp_uuid}, which it had.",
-        evidence={"rp_uuid": one.rp_uuid, "host_state": one.host_state},
-        action="make the resource provider again") for one in facts]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class AllocationFacts:
-    """Allocations of a consumer that neither Nova nor we know."""
-
-    consumer: str
-    host: str
-    rp_uuids: tuple[str, ...]
-
-
-def judge_allocations(facts: Iterable[AllocationFacts], *, heals: bool) -> list[Finding]:
-    """Say of allocations without a consumer what they are."""
-    return [Finding(
-        kind=ALLOCATION_WITHOUT_CONSUMER, object=one.consumer, host=one.host,
-        mark=" ".join(one.rp_uuids)[:255], keeps=not heals,
-        reason=f"Nova knows neither an instance nor a migration {one.consumer}, which has "
-               "allocations of our providers."
-               + ("" if heals else " It stays: [reconcile] heal_allocations is off."),
-        evidence={"providers": ", ".join(one.rp_uuids),
-                  "nova": "404 for the server, and no such migration of the host"},
-        action="delete its allocations of our providers", subject=one.rp_uuids) for one in facts]
+        kind=MDEV_WITHOUT_ARQ, object=handle, host=host, mark=driver, at_once=True,
+        reason=f"{driver} had made something for this handle, and nobody holds it.",
+        evidence={"driver": driver, "agent": "it was there, and the conductor named no holder"},
+        action="remove it from the host") for handle, driver in sorted(leftovers.items())]
 
 
 # --- twice seen -------------------------------------------------------------------------------

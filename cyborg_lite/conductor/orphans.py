@@ -12,6 +12,7 @@ import datetime
 import logging
 import threading
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -29,6 +30,7 @@ from cyborg_lite.conductor import orphan_judgement as judgement
 from cyborg_lite.db import leases
 from cyborg_lite.db import liveness
 from cyborg_lite.db import orphans
+from cyborg_lite.db import session
 from cyborg_lite.db import sweeps
 
 LOG = logging.getLogger(__name__)
@@ -270,6 +272,14 @@ class Reconciler:
         if sweep is not None:
             LOG.info("sweep=%s over: %s", sweep.id, " ".join(
                 f"{name}={number}" for name, number in sorted(sweep.counts.items())))
+
+
+def note_leftovers(database: session.Database, host: str, leftovers: Mapping[str, str],
+                   moment: datetime.datetime) -> None:
+    """Keep an account of what an agent removed."""
+    verdicts = judgement.decide(judgement.judge_leftovers(host, leftovers), {}, moment, 0)
+    orphans.account(database, [verdict.sighting for verdict in verdicts], moment,
+                    f"the agent of {host}"[:255])
 
 
 class _Keeper:

@@ -178,6 +178,14 @@ def settle(connection: sa.Connection, sightings: Sequence[Sighting], moment: dat
             for one in new])
 
 
+@session.retrying
+def account(database: session.Database, sightings: Sequence[Sighting], moment: datetime.datetime,
+            by: str) -> None:
+    """Note what somebody else has cleaned."""
+    with database.writing() as connection:
+        settle(connection, sightings, moment, by)
+
+
 # --- looking ----------------------------------------------------------------------------------
 
 ORDER = paging.Order(O, {"kind": O.c.kind, "state": O.c.state})

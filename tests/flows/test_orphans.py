@@ -572,3 +572,34 @@ def test_without_the_clock_a_sweep_on_request_works(
         assert (sweep.state, sweep.host) == ("done", builders.HOST)
         with pytest.raises(errors.NotFound, match="'nowhere'"):
             cloud.sweep(host="nowhere")
+
+
+def test_what_an_agent_removed_is_in_the_list(one_host: orphanage.Orphanage) -> None:
+    handle = builders.new_uuid()
+
+    one_host.conductor.endpoint.note_leftovers(builders.HOST, {handle: "mdev_driver"})
+
+    record, = one_host.orphans()
+    assert (record.kind, record.object, record.state) == ("mdev_without_arq", handle, "cleaned")
+    assert record.evidence["cleaned_by"] == "the agent of node1"
+
+
+def test_what_was_not_clean_when_its_host_was_dropped_is_cleaned_when_it_returns(
+        cloud: orphanage.Orphanage) -> None:
+    cloud.add_host(handles=2, cleans=True)
+    cloud.sync()
+    arq, = cloud.bind()
+    cloud.conductor.endpoint.delete_arqs_of_instance(arq.instance_uuid)
+    cloud.placement.deallocate(str(arq.instance_uuid))
+    cloud.silence(builders.HOST, 4000)
+    cloud.sweep()
+    cloud.pass_grace()
+    cloud.sweep()
+    dropped = cloud.rows_of(models.attach_handles)
+
+    cloud.report(handles=2, cleans=True)
+
+    assert dropped == []
+    with cloud.database.reading() as connection:
+        assert set(connection.scalars(sa.select(models.attach_handles.c.state))) == {
+            "free", "cleaning"}

@@ -12,6 +12,7 @@ from cyborg_lite.api import orphans as api_orphans
 from cyborg_lite.clients import nova_questions
 from cyborg_lite.conductor import orphan_cleaning
 from cyborg_lite.conductor import orphan_judgement as judgement
+from cyborg_lite.conductor import orphan_places
 from cyborg_lite.db import orphan_candidates
 from cyborg_lite.db import orphans
 
@@ -128,7 +129,7 @@ def test_a_silent_host_is_gone_with_a_reason_and_stays_for_one(
         expected: bool | None) -> None:
     going = judgement.judge_arqs(facts(an_arq(uuid="going"), gone={INSTANCE}))
 
-    found = judgement.judge_hosts([judgement.HostFacts(
+    found = orphan_places.judge_hosts([orphan_places.HostFacts(
         host=a_host(**host), is_known=is_known, has_provider=has_provider)], going)
 
     assert kinds(found) == ([] if expected is None else [(judgement.HOST_GONE, expected)])
