@@ -256,6 +256,15 @@ def locked(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list
         .where(condition).order_by(T.c.id).with_for_update()))
 
 
+def of_instance_locked(connection: sa.Connection, instance_uuid: str) -> list[sa.Row[Any]]:
+    """Lock the ARQs of all sets of an instance; the marks are those at that moment.
+
+    PostgreSQL finds rows before it waits for their locks: of rows that change their mark meanwhile,
+    those that come to have the one asked for would be missed.
+    """
+    return locked(connection, T.c.instance_uuid == instance_uuid)
+
+
 def delete_rows(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> bool:
     """Delete locked ARQs in the caller's transaction; returns whether a handle needs cleaning."""
     if not rows:

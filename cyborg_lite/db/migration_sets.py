@@ -165,9 +165,7 @@ def switch(database: session.Database, instance_uuid: str, migration_uuid: str,
     the set is Bound. Returns all sets.
     """
     with database.writing() as connection:
-        rows = arqs.locked(connection, sa.and_(
-            T.c.instance_uuid == instance_uuid,
-            T.c.migration_uuid.in_((arqs.ACTIVE, migration_uuid))))
+        rows = arqs.of_instance_locked(connection, instance_uuid)
         migration = _locked(connection, instance_uuid, migration_uuid)
         if migration is None:
             raise errors.NotFound(
@@ -203,8 +201,9 @@ def end(database: session.Database, instance_uuid: str,
     Returns what the instance has then, and whether a handle needs cleaning.
     """
     with database.writing() as connection:
-        to_clean = arqs.delete_rows(connection, arqs.locked(connection, sa.and_(
-            T.c.instance_uuid == instance_uuid, T.c.migration_uuid == migration_uuid)))
+        rows = arqs.of_instance_locked(connection, instance_uuid)
+        to_clean = arqs.delete_rows(
+            connection, [row for row in rows if row.migration_uuid == migration_uuid])
         connection.execute(sa.delete(M).where(
             M.c.instance_uuid == instance_uuid, M.c.migration_uuid == migration_uuid))
         return arqs.sets_of(connection, instance_uuid), to_clean

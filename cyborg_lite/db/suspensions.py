@@ -111,8 +111,8 @@ def resume(database: session.Database, instance_uuid: str, owner: leases.Owner,
 
 
 def _active_set(connection: sa.Connection, instance_uuid: str) -> list[sa.Row[Any]]:
-    return arqs.locked(connection, sa.and_(T.c.instance_uuid == instance_uuid,
-                                           T.c.migration_uuid == arqs.ACTIVE))
+    return [row for row in arqs.of_instance_locked(connection, instance_uuid)
+            if row.migration_uuid == arqs.ACTIVE]
 
 
 def _refuse_others(rows: Sequence[sa.Row[Any]], fitting: set[str], what: str) -> None:
