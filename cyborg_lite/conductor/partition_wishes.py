@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,7 +53,8 @@ def layouts_of(reported: messages.ReportedPartitioning, *, every: bool) -> list[
         found = _sliced_layouts(reported)
     else:
         found = layouts.all_layouts(map(_profile, reported.profiles))
-    return [_shown(reported, one) for one in found if every or one.maximal]
+    only = _only_types(reported)
+    return [_shown(one, only) for one in found if every or one.maximal]
 
 
 def current_of(reported: messages.ReportedPartitioning) -> list[messages.PartitionGroup]:
@@ -85,15 +87,17 @@ def _sliced_layouts(reported: messages.ReportedPartitioning) -> list[layouts.Lay
             *([dataclasses.replace(nothing, maximal=False)] if nothing else [])]
 
 
-def _shown(reported: messages.ReportedPartitioning, layout: layouts.Layout) -> messages.Layout:
+def _only_types(reported: messages.ReportedPartitioning) -> dict[int, str]:
+    """The vGPU type of each profile that has but one."""
+    return {one.id: one.vgpu_types[0] for one in profiles_of(reported)
+            if len(one.vgpu_types) == 1} if reported.scheme in (VGPU, MIG_VGPU) else {}
+
+
+def _shown(layout: layouts.Layout, only: Mapping[int, str]) -> messages.Layout:
     """A layout as a message, with the vGPU type of each profile that has but one."""
-    types = {one.id: one.vgpu_types for one in profiles_of(reported)}
-    typed = reported.scheme in (VGPU, MIG_VGPU)
     return _layout(layout, [
-        messages.PartitionCount(
-            profile=one.profile, count=one.count,
-            vgpu_type=types[one.profile_id][0] if typed and len(types[one.profile_id]) == 1
-            else None)
+        messages.PartitionCount(profile=one.profile, count=one.count,
+                                vgpu_type=only.get(one.profile_id))
         for one in layout.counts])
 
 
@@ -155,7 +159,7 @@ def _judge_sliced(reported: messages.ReportedPartitioning,
         wish[one.profile] += one.count
     verdict = vgpu_layouts.check([_vgpu_type(one) for one in reported.vgpu_types], wish,
                                  mixed=reported.mixed)
-    return _shown(reported, _accepted(verdict))
+    return _shown(_accepted(verdict), _only_types(reported))
 
 
 def _judge_placed(reported: messages.ReportedPartitioning,
@@ -170,9 +174,10 @@ def _judge_placed(reported: messages.ReportedPartitioning,
             raise errors.Invalid(
                 f"The partitions of the device take no vGPU type, but {typed.vgpu_type!r} was "
                 f"wished for in {typed.profile}.")
-        return _shown(reported, layout)
+        return _shown(layout, {})
     types: collections.Counter[tuple[str, str | None]] = collections.Counter()
-    only = {one.profile: one.vgpu_type for one in _shown(reported, layout).partitions}
+    only = {one.profile: one.vgpu_type
+            for one in _shown(layout, _only_types(reported)).partitions}
     for one in partitions:
         if one.count:
             types[one.profile, one.vgpu_type or only[one.profile]] += one.count

@@ -7,6 +7,7 @@ The arithmetic itself is tested with `layouts`.
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import pytest
 
@@ -69,6 +70,22 @@ def test_the_layouts_of_a_sliced_card_are_one_type_each() -> None:
     assert [one.id for one in partition_wishes.layouts_of(reported, every=False)] == [
         "A100-40C", "A100-10Cx4", "A100-4Cx10"]
     assert partition_wishes.layouts_of(reported, every=True)[-1].id == "empty"
+
+
+def test_listing_layouts_costs_no_more_a_layout_with_many_vgpu_types() -> None:
+    def calls_a_layout(types: int) -> float:
+        reported = messages.ReportedPartitioning(scheme="vgpu", vgpu_types=[
+            messages.PartitionVgpuType(name=f"DC-{number}C", id=number, memory_mib=number,
+                                       max_instances=16) for number in range(1, types + 1)])
+        seen = []
+        sys.setprofile(lambda frame, event, argument: seen.append(1) if event == "call" else None)
+        try:
+            found = partition_wishes.layouts_of(reported, every=True)
+        finally:
+            sys.setprofile(None)
+        return len(seen) / len(found)
+
+    assert calls_a_layout(48) < 1.5 * calls_a_layout(4)
 
 
 def test_partitions_are_shown_by_profile_with_their_places() -> None:
