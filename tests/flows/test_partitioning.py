@@ -322,7 +322,7 @@ def test_a_fault_is_shown_and_the_card_stays_closed_until_somebody_decides(
     world.report()
     world.sync()
 
-    assert world.state() == ("failed", world.card.breaks)
+    assert world.state() == ("failed", f"{world.card.breaks} {partitioning.UNTIL_SET_AGAIN}")
     assert world.offered() == {SMALL: (7, 7)}
     assert world.apply() == 0
     [line] = [record for record in caplog.records if record.levelno == logging.ERROR]
