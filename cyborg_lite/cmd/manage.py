@@ -18,6 +18,7 @@ from cyborg_lite.cmd import process
 from cyborg_lite.cmd import sweeping
 from cyborg_lite.db import checks
 from cyborg_lite.db import migrate
+from cyborg_lite.db import orphans
 from cyborg_lite.db import purge
 from cyborg_lite.db import session
 
@@ -71,9 +72,10 @@ def _add_commands(commands: Any) -> None:
     upgrade.set_defaults(run=_upgrade)
     db.add_parser("version", help="print the revision of the schema").set_defaults(run=_version)
     purge_parser = db.add_parser(
-        "purge", help="delete rows that nothing needs: records of hosts that are silent and empty")
+        "purge", help="delete rows that nothing needs: records of hosts that are silent and "
+                      "empty, and of orphans that were cleaned")
     purge_parser.add_argument("--older-than", type=_days, default=_days("30"), metavar="DAYS",
-                              help="silent for more days than this (default 30)")
+                              help="silent, or cleaned, for more days than this (default 30)")
     purge_parser.add_argument("--max-rows", type=int, default=1000,
                               help="delete at most so many (default 1000)")
     purge_parser.add_argument("--dry-run", action="store_true", help="only print them")
@@ -112,12 +114,18 @@ def _version(conf: cfg.ConfigOpts, database: session.Database) -> int:
 def _purge(conf: cfg.ConfigOpts, database: session.Database) -> int:
     before = session.now() - conf.command.older_than
     hosts = purge.silent_hosts(database, before, conf.command.max_rows)
+    accounts = orphans.old_accounts(database, before, conf.command.max_rows)
     for host in hosts:
         print(host)
     if conf.command.dry_run:
         print(f"{len(hosts)} hosts would be deleted")
+        if accounts:
+            print(f"{len(accounts)} records of cleaned orphans would be deleted")
     else:
         print(f"{purge.delete_hosts(database, hosts, before)} hosts deleted")
+        if accounts:
+            print(f"{orphans.delete_accounts(database, accounts)} records of cleaned orphans "
+                  "deleted")
     return 0
 
 

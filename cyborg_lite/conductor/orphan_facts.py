@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import datetime
+import functools
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterable
@@ -67,33 +68,59 @@ def find_of_hosts(asker: Asker, hosts: Collection[str]) -> tuple[list[judgement.
         asker.keep()
         servers = asker.nova.servers_on(names)
     services = _Services(asker)
-    facts = _arq_facts(asker, services, arqs, servers)
+    silent = candidates.silent_hosts(asker.database, hosts, asker.horizon)
+    facts = _arq_facts(asker, services, arqs, servers, {host.name for host in silent})
     findings = judgement.judge_arqs(facts)
     findings += judgement.judge_handles(candidates.loose_handles(asker.database, hosts))
-    silent = candidates.silent_hosts(asker.database, hosts, asker.horizon)
     findings += orphan_places.judge_hosts(
         [_host_facts(asker, services, host) for host in silent], findings)
     return findings, len(arqs)
 
 
 class _Services:
-    """Nova's compute services, asked for once, when somebody needs them."""
+    """Nova's compute services, asked for once, when somebody needs them.
+
+    A Nova that has none of our hosts is that of another region: what it lacks may well exist.
+    """
 
     def __init__(self, asker: Asker) -> None:
         self._asker = asker
-        self._found: nova_questions.ComputeServices | None = None
 
-    def found(self) -> nova_questions.ComputeServices:
-        if self._found is None:
-            self._asker.keep()
-            self._found = self._asker.nova.compute_services()
-        return self._found
+    @functools.cached_property
+    def _found(self) -> nova_questions.ComputeServices:
+        self._asker.keep()
+        return self._asker.nova.compute_services()
+
+    @functools.cached_property
+    def _bare(self) -> frozenset[str]:
+        return frozenset(name.partition(".")[0] for name in self._found.hosts)
+
+    @functools.cached_property
+    def are_ours(self) -> bool:
+        """Whether every cell answers, and some host of ours is among them."""
+        return self._found.complete and any(
+            self.know(name) for name in candidates.known_hosts(self._asker.database))
+
+    def know(self, *names: str | None) -> bool:
+        """Whether a host that goes by one of these names is among them."""
+        hosts = self._found.hosts
+        return any(
+            name.lower() in hosts or (name.lower().partition(".")[0] in self._bare and any(
+                judgement.same_host(name, host) for host in hosts))
+            for name in names if name)
+
+    def would_know(self, host: str, *names: str | None, silent: Collection[str]) -> bool:
+        """Whether Nova's word counts on instances of a host: it has it, or may have deleted it."""
+        return self.are_ours and (self.know(host, *names) or host in silent)
 
 
 def _arq_facts(asker: Asker, services: _Services, arqs: Collection[candidates.BoundArq],
-               servers: dict[str, nova_questions.Server]) -> judgement.ArqFacts:
+               servers: dict[str, nova_questions.Server],
+               silent: Collection[str]) -> judgement.ArqFacts:
     """Ask for each instance that is not where its ARQs are, and for its migrations."""
-    gone = _ask_for(asker, services, {arq.instance_uuid for arq in arqs}, servers)
+    gone = _ask_for(asker, {arq.instance_uuid for arq in arqs}, servers)
+    gone -= {arq.instance_uuid for arq in arqs if arq.instance_uuid in gone
+             and not services.would_know(arq.hostname, arq.resource_provider_name, silent=silent)}
     moved = {arq.instance_uuid for arq in arqs if arq.instance_uuid in servers and (
         arq.migration_uuid or not judgement.is_home(
             servers[arq.instance_uuid], arq.hostname, arq.resource_provider_name))}
@@ -103,13 +130,9 @@ def _arq_facts(asker: Asker, services: _Services, arqs: Collection[candidates.Bo
                                           if arq.migration_uuid and arq.instance_uuid in moved}))
 
 
-def _ask_for(asker: Asker, services: _Services, instances: Collection[str],
+def _ask_for(asker: Asker, instances: Collection[str],
              servers: dict[str, nova_questions.Server]) -> set[str]:
-    """Ask for the instances that are not among the servers; returns those that don't exist.
-
-    While a cell of Nova is down none is believed to be gone, nor of a Nova that has no compute
-    service: it is not the one that our hosts are in.
-    """
+    """Ask for the instances that are not among the servers; returns those that Nova has not."""
     gone = set()
     for instance in sorted(set(instances) - set(servers)):
         asker.keep()
@@ -118,10 +141,7 @@ def _ask_for(asker: Asker, services: _Services, instances: Collection[str],
             gone.add(instance)
         else:
             servers[instance] = server
-    if not gone:
-        return gone
-    found = services.found()
-    return gone if found.complete and found.hosts else set()
+    return gone
 
 
 def _migration_facts(asker: Asker, instances: Collection[str],
@@ -139,12 +159,8 @@ def _migration_facts(asker: Asker, instances: Collection[str],
 
 def _host_facts(asker: Asker, services: _Services,
                 host: candidates.SilentHost) -> orphan_places.HostFacts:
-    found = services.found()
-    # a Nova without any compute service is not the one that knows our hosts
-    is_known = None
-    if found.complete and found.hosts:
-        is_known = any(judgement.same_host(name, other) for name in found.hosts
-                       for other in (host.name, host.resource_provider_name))
+    is_known = (services.know(host.name, host.resource_provider_name) if services.are_ours
+                else None)
     has_provider = any(
         asker.ask(asker.placement.list_tree, uuid) for uuid in host.rp_uuids[:1]) or any(
         asker.ask(asker.placement.find_provider, name)
@@ -236,7 +252,8 @@ def _leaks(asker: Asker, services: _Services,
                 rooms.setdefault(consumer, (one.hostname, []))[1].append(one.rp_uuid)
     known = candidates.known_consumers(asker.database, rooms)
     servers: dict[str, nova_questions.Server] = {}
-    gone = _ask_for(asker, services, set(rooms) - known, servers)
+    gone = {consumer for consumer in _ask_for(asker, set(rooms) - known, servers)
+            if services.would_know(rooms[consumer][0], silent=())}
     on_host: dict[str, Mapping[str, str]] = {}
     found = []
     for consumer in sorted(gone):
@@ -256,7 +273,9 @@ def _empty_migrations(asker: Asker, services: _Services) -> list[judgement.Findi
         return []
     instances = {one.instance_uuid for one in migrations}
     servers: dict[str, nova_questions.Server] = {}
-    gone = _ask_for(asker, services, instances, servers)
+    gone = _ask_for(asker, instances, servers)
+    if gone and not services.are_ours:
+        gone = set()
     facts = judgement.ArqFacts(
         arqs=[], servers=servers, gone=gone,
         **_migration_facts(asker, set(servers), {one.migration_uuid for one in migrations}))

@@ -28,6 +28,10 @@ class HostFacts:
     has_provider: bool
 
 
+_KNOWN = {True: "known to Nova", False: "unknown to Nova",
+          None: "no host of ours is known to Nova"}
+
+
 def judge_hosts(facts: Iterable[HostFacts],
                 findings: Iterable[judgement.Finding]) -> list[judgement.Finding]:
     """Say which silent hosts are gone; findings: what else is an orphan there."""
@@ -44,8 +48,7 @@ def judge_hosts(facts: Iterable[HostFacts],
                 mark=one.host.resource_provider_name, keeps=stays is not None,
                 reason="; ".join(why) + (f". It stays: {stays}." if stays else "."),
                 evidence={"last_seen": str(one.host.last_seen), "state": one.host.state,
-                          "compute_service": {True: "known to Nova", False: "unknown to Nova",
-                                              None: "not asked"}[one.is_known],
+                          "compute_service": _KNOWN[one.is_known],
                           "provider": "there" if one.has_provider else "not there"},
                 action="delete its resource providers, then its rows",
                 subject=one.host.rp_uuids))

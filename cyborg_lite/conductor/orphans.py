@@ -129,7 +129,8 @@ class Reconciler:
                 f"cleaned. {orphan.reason}")
         host = orphan.host if orphan.kind in judgement.OF_HOSTS else None
         sweeps.start(self._database, mode=sweeps.CLEAN, host=host, only=orphan_uuid,
-                     asked_by=asked_by or _caller(), moment=self._clock())
+                     hosts=() if host is None else None, asked_by=asked_by or _caller(),
+                     moment=self._clock())
         self._wake()
 
     def _mode(self) -> str:

@@ -186,6 +186,23 @@ def account(database: session.Database, sightings: Sequence[Sighting], moment: d
         settle(connection, sightings, moment, by)
 
 
+def old_accounts(database: session.Database, before: datetime.datetime,
+                 at_most: int) -> list[int]:
+    """Ids of records of what was cleaned before then."""
+    with database.reading() as connection:
+        return list(connection.scalars(
+            sa.select(O.c.id).where(O.c.state == CLEANED, O.c.cleaned_at < before)
+            .order_by(O.c.id).limit(at_most)))
+
+
+@session.retrying
+def delete_accounts(database: session.Database, ids: Sequence[int]) -> int:
+    """Delete these records; returns how many."""
+    with database.writing() as connection:
+        return connection.execute(
+            sa.delete(O).where(O.c.id.in_(ids), O.c.state == CLEANED)).rowcount
+
+
 # --- looking ----------------------------------------------------------------------------------
 
 ORDER = paging.Order(O, {"kind": O.c.kind, "state": O.c.state})

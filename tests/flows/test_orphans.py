@@ -134,7 +134,17 @@ def _no_administrator(cloud: orphanage.Orphanage) -> None:
 
 def _another_region(cloud: orphanage.Orphanage) -> None:
     cloud.nova.cloud.servers.clear()
+    cloud.nova.cloud.compute_hosts.remove(builders.HOST)
+
+
+def _a_nova_without_hosts(cloud: orphanage.Orphanage) -> None:
+    cloud.nova.cloud.servers.clear()
     cloud.nova.cloud.compute_hosts.clear()
+
+
+def _another_region_while_the_host_is_down(cloud: orphanage.Orphanage) -> None:
+    _another_region(cloud)
+    cloud.silence(builders.HOST, 300)
 
 
 def _a_cell_is_down(cloud: orphanage.Orphanage) -> None:
@@ -163,7 +173,8 @@ def _servers_hide_their_hosts(cloud: orphanage.Orphanage) -> None:
 
 
 @pytest.mark.parametrize("trouble", [
-    _no_administrator, _another_region, _a_cell_is_down,
+    _no_administrator, _another_region, _a_nova_without_hosts,
+    _another_region_while_the_host_is_down, _a_cell_is_down,
     _a_cell_is_down_and_its_servers_are_forgotten, _nova_fails, _single_servers_are_hidden,
     _servers_hide_their_hosts])
 def test_nothing_is_gone_while_nova_can_not_say_so(
@@ -439,9 +450,28 @@ def test_a_host_that_nova_forgot_is_dropped_with_all_it_had(
     assert {row[1] for row in cloud.rows_of(models.hosts)} == {"node2"}
     assert cloud.arq_uuids() == {living.uuid}
     assert cloud.placement.provider(builders.rp_uuid()) is None
-    # what `openstack compute service delete` does to Placement
     cloud.placement.call("DELETE", f"/resource_providers/{cloud.roots['node1']}")
     assert {record.kind for record in cloud.orphans()} == {GONE, "host_gone"}
+
+
+def test_a_host_whose_compute_service_was_deleted_is_dropped(
+        cloud: orphanage.Orphanage) -> None:
+    for name in ("node1", "node2"):
+        cloud.add_host(name)
+    cloud.sync()
+    cloud.silence("node1", 300)
+    cloud.nova.cloud.compute_hosts.remove("node1")
+    # as Nova does it: the tree from its leaves on
+    for provider in (builders.rp_uuid(), cloud.roots["node1"]):
+        cloud.placement.call("DELETE", f"/resource_providers/{provider}")
+
+    cloud.sweep()
+    cloud.pass_grace()
+    cloud.sweep()
+
+    assert {row[1] for row in cloud.rows_of(models.hosts)} == {"node2"}
+    record, = cloud.orphans()
+    assert record.evidence["compute_service"] == "unknown to Nova"
 
 
 def test_a_host_is_not_dropped_while_its_agent_lives(one_host: orphanage.Orphanage) -> None:

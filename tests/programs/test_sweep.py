@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import datetime
 import pathlib
 import subprocess
 from collections.abc import Callable
 from collections.abc import Iterator
 
 import pytest
+import sqlalchemy as sa
 
+from cyborg_lite.db import models
 from cyborg_lite.db import session
 from tests.fixtures import builders
 from tests.fixtures import orphanage
@@ -83,3 +86,22 @@ def test_a_sweep_of_a_host_that_nobody_knows_says_so(
 
     assert done.returncode == 1
     assert "Host 'nowhere' is not known" in done.stderr
+
+
+def test_old_accounts_are_purged_and_open_records_are_not(
+        cloud: orphanage.Orphanage, tmp_path: pathlib.Path) -> None:
+    for _ in range(2):
+        cloud.bind()
+    cloud.sweep()
+    with cloud.database.writing() as connection:
+        first = connection.scalar(sa.select(sa.func.min(models.orphans.c.id)))
+        connection.execute(sa.update(models.orphans).where(models.orphans.c.id == first).values(
+            state="cleaned", open_key=None,
+            cleaned_at=session.now() - datetime.timedelta(days=31)))
+
+    done = processes.run([processes.console_script("cyborg-lite-manage"),
+                          f"--config-file={tmp_path}/cyborg-lite.conf", "db", "purge"],
+                         within_s=60)
+
+    assert printed(done) == (0, ["0 hosts deleted", "1 records of cleaned orphans deleted"])
+    assert [one.state for one in cloud.orphans()] == ["seen"]
