@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import socket
 from collections.abc import Iterable
@@ -323,8 +324,12 @@ def load(arguments: list[str], conf: cfg.ConfigOpts | None = None, *,
     return conf
 
 
+@functools.cache
 def version() -> str:
-    """The installed version, or 0 when run from a checkout that was never installed."""
+    """The installed version, or 0 when run from a checkout that was never installed.
+
+    Looked up once: a report on SIGUSR2 asks too, at any moment, also while it is looked up.
+    """
     from importlib import metadata
     try:
         return metadata.version("cyborg-lite")
