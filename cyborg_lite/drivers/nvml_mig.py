@@ -228,8 +228,13 @@ def _partitions(ask: _Asking, card: Any, infos: Sequence[Any]) -> list[list[Any]
 
 def _used(ask: _Asking, card: Any) -> set[int]:
     """Ids of the GPU instances in which processes or vGPUs are at work."""
-    found = {int(ask("nvmlVgpuInstanceGetGpuInstanceId", vgpu))
-             for vgpu in _or_none(ask, "nvmlDeviceGetActiveVgpus", card) or ()}
+    found: set[int] = set()
+    for vgpu in _or_none(ask, "nvmlDeviceGetActiveVgpus", card) or ():
+        try:
+            found.add(int(ask("nvmlVgpuInstanceGetGpuInstanceId", vgpu)))
+        except Refused as error:
+            if error.code != NOT_FOUND:     # its server has ended since it was listed
+                raise
     for call in ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses"):
         for process in _or_none(ask, call, card) or ():
             number = getattr(process, "gpuInstanceId", None)
