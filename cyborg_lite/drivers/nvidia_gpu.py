@@ -202,17 +202,17 @@ class NvidiaGpuDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles,
     def _vgpu_device(self, function: sysfs.PciFunction, card: nvidia_cards.Card,
                      answer: nvml.Answer, types: mdev_cards.Types,
                      records: dict[str, handle_records.Record]) -> messages.ReportedDevice:
-        held = [record.info for record in records.values() if record.card == function.address]
+        held = any(record.card == function.address for record in records.values())
         choice = self._chosen.get(function.address)
         if choice is not None and not choice.count and not held:
             return nvidia_cards.device(function, NAME, [], nvidia_vgpu_layouts.partitioning(
-                answer.sliced, None, ()))
+                answer.sliced, None))
         offer = self._vgpus(function, card, answer, types, records)
         short = vgpu_types.short_name(offer.type_name)
         trait = placement_names.custom(f"NVIDIA_{function.product}_{short}")
         return nvidia_cards.device(function, NAME, [
             self._deployable(function, "VGPU", trait, offer.handles, True)],
-            nvidia_vgpu_layouts.partitioning(answer.sliced, offer, held))
+            nvidia_vgpu_layouts.partitioning(answer.sliced, offer))
 
     def _whole_device(self, function: sysfs.PciFunction) -> messages.ReportedDevice:
         trait = placement_names.custom(f"NVIDIA_{function.product}")

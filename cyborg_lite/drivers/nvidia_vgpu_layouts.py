@@ -82,12 +82,9 @@ def judged(address: str, types: Iterable[vgpu_layouts.VgpuType],
     return Choice(count.profile, count.count)
 
 
-def partitioning(types: Collection[vgpu_layouts.VgpuType], offer: handle_slots.Offer | None,
-                 held: Collection[handle_slots.Info]) -> messages.ReportedPartitioning | None:
-    """Return the report of a card; None where NVML names no type that shares it.
-
-    held: what of the offer's handles somebody has.
-    """
+def partitioning(types: Collection[vgpu_layouts.VgpuType],
+                 offer: handle_slots.Offer | None) -> messages.ReportedPartitioning | None:
+    """Return the report of a card; None where NVML names no type that shares it."""
     name = vgpu_types.short_name(offer.type_name) if offer else ""
     known = {each.short_name: each for each in types}
     if not known or (offer is not None and name not in known):
@@ -98,5 +95,5 @@ def partitioning(types: Collection[vgpu_layouts.VgpuType], offer: handle_slots.O
             name=each.short_name, id=each.id, memory_mib=each.memory_mib,
             max_instances=each.max_instances) for each in types],
         partitions=[messages.Partition(
-            profile=name, profile_id=known[name].id, vgpu_type=name, in_use=handle.info in held)
-            for handle in (offer.handles if offer else [])])
+            profile=name, profile_id=known[name].id, vgpu_type=name)
+            for _ in (offer.handles if offer else [])])

@@ -61,7 +61,10 @@ class PartitionCount:
 
 @message
 class Partition:
-    """A partition that exists. id: the library's; place: None where nobody may see it."""
+    """A partition that exists. id: the library's; place: None where nobody may see it.
+
+    in_use: by somebody of whom no attach handle tells; what servers do changes no report.
+    """
 
     profile: str
     profile_id: int

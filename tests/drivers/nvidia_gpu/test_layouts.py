@@ -117,13 +117,23 @@ def test_another_type_is_refused_while_vgpus_exist(machine: Machine) -> None:
 
     with pytest.raises(nvidia_vgpu_layouts.Fault, match="there are vGPUs on GPU"):
         machine.apply(machine.other)
-    in_use = [each.in_use for each in machine.device().partitioning.partitions]
     machine.apply(f"{machine.type}*{machine.most}")
     machine.driver.clean(task)
     machine.apply(machine.other)
 
-    assert sorted(in_use) == [False, True]
     assert machine.shows() == [machine.other]
+
+
+def test_a_vgpu_that_comes_or_goes_makes_no_other_report(machine: Machine) -> None:
+    machine.apply(f"{machine.type}*2")
+    before = machine.device()
+
+    task = machine.prepare()
+    with_it = machine.device()
+    machine.driver.clean(task)
+
+    assert with_it == before
+    assert machine.device() == before
 
 
 def test_vgpus_of_somebody_else_keep_the_type(machine: Machine) -> None:
