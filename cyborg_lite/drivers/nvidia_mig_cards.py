@@ -64,6 +64,14 @@ class Card:
         return all(each.computes for each in self.partitions)
 
     @property
+    def lacks(self) -> str | None:
+        """Which partitions nothing can run in, in words; those in use are their servers' own."""
+        empty = [f"{self.name_of(each.instance.profile_id)} at unit {each.instance.placement.start}"
+                 for each in self.partitions if not each.computes and not each.instance.in_use]
+        return (f"these partitions have no compute instance, so that nothing runs in them: "
+                f"{', '.join(empty)}; the agent makes them when it starts" if empty else None)
+
+    @property
     def waits(self) -> str | None:
         """What its MIG mode waits for, in words; None when it is as it was set."""
         if self.is_on == self.will_be_on:
@@ -122,7 +130,8 @@ def partitioning(card: Card, offered_as: Iterable[str | None],
     """Return the report of a card.
 
     offered_as: the vGPU type of each partition, in their order. types_of: those that live in each
-    profile's partitions, the one to take first.
+    profile's partitions, the one to take first. Where vGPUs live, attach handles tell of use: a
+    server that starts or ends must not make another report.
     """
     types = card.types or ()
     return messages.ReportedPartitioning(
@@ -139,9 +148,9 @@ def partitioning(card: Card, offered_as: Iterable[str | None],
         partitions=[messages.Partition(
             profile=card.name_of(each.instance.profile_id), profile_id=each.instance.profile_id,
             id=each.instance.id, place=_place(each.instance.placement),
-            in_use=each.instance.in_use, vgpu_type=name)
+            in_use=each.instance.in_use and not types, vgpu_type=name)
             for each, name in zip(card.partitions, offered_as, strict=True)],
-        fault=card.waits or (
+        fault=card.waits or card.lacks or (
             "places and partitions of the card are told to privileged callers only"
             if card.is_blind else None))
 

@@ -138,6 +138,8 @@ def test_a_fault_is_not_shown_of_what_somebody_made_since(host: Start) -> None:
         node.apply(lab.wish("7g.40gb"))
     node.run()
     there.kernel.create_partition(lab.CARD, 0, 0, 8)
+    [number] = [each.id for each in there.device().partitioning.partitions]
+    there.kernel.fill_partition(lab.CARD, number, 0, 0)
     node.now += 100
 
     node.run()

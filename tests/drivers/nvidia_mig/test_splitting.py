@@ -209,15 +209,44 @@ def test_a_partition_with_a_vgpu_at_work_is_kept_and_others_change(host: Start) 
     there = host(stand_in.Card(lab.A100, vgpu=True))
     there.nvml.happen("vfs", value=16)
     there.apply("3g.20gb", "1g.5gb")
+    before = there.discover()
     assert there.nvml.happen("vgpu", value=471) == 0
 
-    in_use = {each.profile: each.in_use for each in there.device().partitioning.partitions}
+    with_a_server = there.discover()
     with pytest.raises(nvidia_mig_work.Fault, match=r"in use: 1g\.5gb at unit"):
         there.apply("7g.40gb")
     there.apply("2g.10gb", "1g.5gb")
 
-    assert in_use == {"3g.20gb": False, "1g.5gb": True}
+    assert with_a_server == before
     assert sorted(name for name, _ in there.partitions()) == ["1g.5gb", "2g.10gb"]
+
+
+def test_a_server_that_ends_while_nvml_is_asked_costs_no_card(host: Start) -> None:
+    there = host(stand_in.Card(lab.A100, vgpu=True))
+    there.nvml.happen("vfs", value=16)
+    there.apply("3g.20gb", "1g.5gb")
+    before = there.discover()
+    assert there.nvml.happen("vgpu", value=471) == 0
+
+    with there.nvml.failing("nvmlVgpuInstanceGetGpuInstanceId:1=6"):
+        found = there.discover()
+
+    assert (found, there.driver.withheld) == (before, {})
+
+
+def test_a_partition_that_lost_its_compute_instance_is_said_and_gets_it_back(host: Start) -> None:
+    there = host(lab.A100)
+    there.apply("3g.20gb", "1g.5gb")
+    number = next(each.id for each in there.device().partitioning.partitions
+                  if each.profile == "3g.20gb")
+    there.kernel.empty_partition(lab.CARD, number, 9, 4)
+
+    fault = there.device().partitioning.fault
+    there.apply("3g.20gb", "1g.5gb")
+
+    assert "3g.20gb at unit 4" in fault
+    assert "no compute instance" in fault
+    assert there.device().partitioning.fault is None
 
 
 # --- MIG mode ---------------------------------------------------------------------------------
