@@ -34,7 +34,7 @@ export async function show({ service, query, signal, again }) {
       ["State", (one) => badge(one.state, MARKS[one.state] ?? "quiet")],
       ["Device profile", (one) => one.device_profile_name],
       ["Instance", (one) => one.instance_uuid && [el("code", {}, one.instance_uuid), set(one)]],
-      ["Host and attach handle", (one) => one.hostname && [one.hostname, handle(one)]],
+      ["Host and handle", (one) => one.hostname && [one.hostname, handle(one)]],
       ["Changed", (one) => moment(one.updated_at ?? one.created_at)]],
     first: () => service.list(
       "accelerator_requests", "arqs", { sets: "all", ...wanted }, signal) });
