@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cyborg_lite import buses
+from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite.agent import installed
 from cyborg_lite.agent import reports
@@ -102,6 +103,8 @@ class Hardware:
         self._use = usage.HostUse(self.sysfs, place.proc_root)
         self._host = host or privileged.Host(self.sysfs.root)
         self._discovering = threading.Lock()
+        self._changing = threading.Lock()
+        self._is_replaced = False
         self._asked: str | None = None
         self._busy: set[str] = set()
         self._idle = threading.Condition()
@@ -164,6 +167,8 @@ class Hardware:
     def discover(self) -> Discovery:
         """Ask every driver once; one that fails costs its own devices only."""
         with self._discovering:
+            with self._changing:
+                pass    # a device that the drivers before these change is not seen half done
             self.sysfs.begin_pass()
             for slot in self.slots:
                 self._restart(slot)
@@ -261,15 +266,30 @@ class Hardware:
 
     @contextlib.contextmanager
     def between_discoveries(self) -> Iterator[None]:
-        """Keep discoveries away from a device that changes, after the one that is under way."""
-        while not self._discovering.acquire(timeout=LOOK_S):
-            self._check_deadline()
-        try:
+        """Keep discoveries away from a device that changes, after the one that is under way.
+
+        Raises Unavailable once other drivers have taken the place of these.
+        """
+        with self._acquired(self._discovering), self._acquired(self._changing):
             # while it waited, the caller may have been told that it failed
             self._check_deadline()
+            if self._is_replaced:
+                raise errors.Unavailable("The agent has just read its configuration anew.")
+            yield
+
+    @contextlib.contextmanager
+    def _acquired(self, lock: threading.Lock) -> Iterator[None]:
+        while not lock.acquire(timeout=LOOK_S):
+            self._check_deadline()
+        try:
             yield
         finally:
-            self._discovering.release()
+            lock.release()
+
+    def replace(self, before: Hardware) -> None:
+        """Take the place of other drivers, which begin to change no device from now on."""
+        self._changing = before._changing
+        before._is_replaced = True
 
     # --- handles ------------------------------------------------------------------------------
 

@@ -301,6 +301,7 @@ class Agent:
             return
         for change in changes:
             LOG.info("configuration changed: %s", change)
+        drivers.replace(self.hardware)
         with self._state:
             self.settings, self.hardware = wanted, drivers
             self._asked_since = None

@@ -185,6 +185,49 @@ def test_a_wish_waits_for_the_discovery_that_is_under_way(host: Start) -> None:
     assert [each.fault for each in results] == [None]
 
 
+class SlowKernel(lab.Kernel):
+    """Makes a partition only when it is told to."""
+
+    def __init__(self, root: pathlib.Path) -> None:
+        super().__init__(root)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def create_partition(self, address: str, profile_id: int, start: int, size: int) -> None:
+        self.begun.set()
+        assert self.go_on.wait(DEADLINE_S)
+        super().create_partition(address, profile_id, start, size)
+
+
+def test_a_reload_sees_no_card_that_is_half_split_and_splits_none_at_once(host: Start) -> None:
+    there = host(lab.A100)
+    kernel = there.kernel = SlowKernel(there.root)
+    node = Host(there)
+    node.run()
+    before = node.agent.hardware
+    results: list[messages.LayoutResult] = []
+    splitting = threading.Thread(target=lambda: results.extend(
+        node.apply(lab.wish("3g.20gb", "1g.5gb"))))
+    splitting.start()
+    assert kernel.begun.wait(DEADLINE_S)
+
+    node.agent.settings = dataclasses.replace(node.agent.settings, report_interval_s=3.0)
+    node.agent.reload()
+    looking = threading.Thread(target=node.run)
+    looking.start()
+    looking.join(0.3)
+    waited = looking.is_alive()
+    kernel.go_on.set()
+    splitting.join(DEADLINE_S)
+    looking.join(DEADLINE_S)
+
+    assert (waited, [each.fault for each in results]) == (True, [None])
+    assert [each.profile for each in node.conductor.partitioning().partitions] == [
+        "1g.5gb", "3g.20gb"]
+    with pytest.raises(errors.Unavailable, match="configuration anew"), \
+            before.between_discoveries():
+        pass
+
+
 # --- the start --------------------------------------------------------------------------------
 
 def test_after_a_reboot_the_wish_is_applied_before_handles_and_reports(host: Start) -> None:
