@@ -13,8 +13,6 @@ from oslo_config import cfg
 
 from cyborg_lite import buses
 from cyborg_lite import errors
-from cyborg_lite.clients import nova_questions
-from cyborg_lite.clients import placement
 from cyborg_lite.conductor import orphan_judgement
 from cyborg_lite.conductor import orphans
 from cyborg_lite.conductor import service
@@ -33,11 +31,8 @@ def run(conf: cfg.ConfigOpts, database: session.Database) -> int:
     """Sweep as the command line says; returns the exit status."""
     conductor = service.Conductor(conf, buses.LocalBus())
     try:
-        reconciler = orphans.Reconciler(
-            binder=conductor.binder, nova=nova_questions.from_conf(conf),
-            client=placement.from_conf(conf), settings=conf.reconcile, conductor=conf.conductor,
-            horizon=lambda: _horizon(conf, database))
-        return _sweep(reconciler, conf.command.only_host, dry_run=conf.command.dry_run)
+        conductor.reconciler.horizon = lambda: _horizon(conf, database)
+        return _sweep(conductor.reconciler, conf.command.only_host, dry_run=conf.command.dry_run)
     finally:
         conductor.stop()
 

@@ -72,14 +72,12 @@ class LeaseLost(errors.Error):
 class Reconciler:
     """The worker of one conductor process. `run_once` may be called from one thread at a time.
 
-    wake: has `run_once` called soon. horizon: which hosts count as silent; the binder's, unless
-    given.
+    wake: has `run_once` called soon. horizon: which hosts count as silent; the binder's at first.
     """
 
     def __init__(self, *, binder: arqs.Binder, nova: nova_questions.Questions,
                  client: placement.Placement, settings: Settings, conductor: ConductorSettings,
-                 wake: Callable[[], None] = lambda: None,
-                 horizon: Callable[[], liveness.Horizon] | None = None) -> None:
+                 wake: Callable[[], None] = lambda: None) -> None:
         self._binder = binder
         self._database = binder.database
         self._nova = nova
@@ -88,7 +86,7 @@ class Reconciler:
         self._conductor = conductor
         self._clock = binder.clock
         self._wake = wake
-        self._horizon = horizon or binder.horizon
+        self.horizon: Callable[[], liveness.Horizon] = binder.horizon
         self._stopping = threading.Event()
         self._said: str | None = None
 
@@ -201,7 +199,7 @@ class Reconciler:
         request_id = oslo_context.generate_request_id()
         keeper = _Keeper(self, work)
         moment = self._clock()
-        horizon = self._horizon()
+        horizon = self.horizon()
         asker = orphan_facts.Asker(
             database=self._database, nova=self._nova.for_request(request_id),
             placement=self._placement.for_request(request_id), horizon=horizon,

@@ -21,6 +21,7 @@ from cyborg_lite import buses
 from cyborg_lite import config
 from cyborg_lite import errors
 from cyborg_lite import rpc
+from cyborg_lite.clients import keystone
 from cyborg_lite.clients import nova
 from cyborg_lite.clients import nova_questions
 from cyborg_lite.clients import placement
@@ -108,10 +109,13 @@ class Conductor:
             BACKGROUND_THREADS, thread_name_prefix="background")
         self._cleaning_pool = pool or concurrent.futures.ThreadPoolExecutor(
             CLEANING_THREADS, thread_name_prefix="cleaning")
+        # one session each, and one login
+        placement_client = placement.from_conf(conf)
+        nova_service = keystone.service_from(conf, "nova", "Nova")
         self.placement_sync = placement_sync.PlacementSync(
-            self.database, placement.from_conf(conf), self.conductor_id, options, clock)
+            self.database, placement_client, self.conductor_id, options, clock)
         self.nova_events = nova_events.NovaEvents(
-            self.database, nova.from_conf(conf), self.conductor_id, options, clock)
+            self.database, nova.Nova(nova_service), self.conductor_id, options, clock)
         self.watch = services.Watch(
             self.database, services.itself(self.conductor_id, conf.host, config.version()),
             options, conf.reconcile, self._ping, clock)
@@ -127,8 +131,8 @@ class Conductor:
             lease_s=options.agent_rpc_timeout + LEASE_MARGIN_S, clock=clock)
         self._sweep_timer = Timer("orphans", LOOK_FOR_LEFTOVERS_EVERY_S, self._sweep)
         self.reconciler = orphans.Reconciler(
-            binder=self.binder, nova=nova_questions.from_conf(conf),
-            client=placement.from_conf(conf), settings=conf.reconcile, conductor=options,
+            binder=self.binder, nova=nova_questions.Questions(nova_service),
+            client=placement_client, settings=conf.reconcile, conductor=options,
             wake=self._sweep_timer.wake)
         self.endpoint = endpoint.Endpoint(
             self.database, self.binder, self._sync_timer.wake, self.watch, self.reconciler)
@@ -180,7 +184,7 @@ class Conductor:
         self.reconciler.stop()
         for timer in self._timers:
             timer.stop()
-        for pool in (self._pool, self._cleaning_pool):
+        for pool in (self._cleaning_pool, self._pool):
             pool.shutdown(wait=True)
         self.watch.end()
         self.database.dispose()
