@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ import webob
 from cyborg_lite.api import faults
 from cyborg_lite.api import root
 from tests.fixtures import builders
+from tests.fixtures import cloud as clouds
+from tests.fixtures import split_cards
 
 ADMIN = {"X-User-Id": "admin", "X-Project-Id": "project0", "X-Roles": "admin",
          "X-Service-Roles": "service", "OpenStack-API-Version": "accelerator latest"}
@@ -46,6 +49,8 @@ BODIED = {
     "PATCH /v2/deployables/{uuid}/program/{uuid}": [
         {"path": "/program", "op": "replace", "value": [{"image_uuid": SOME_UUID}]}],
     "PUT /v2/services/{id}": {"status": "disabled", "disabled_reason": "text"},
+    "PUT /v2/devices/{uuid}/partitioning": {"partitions": [
+        {"profile": "3g.20gb", "count": 1, "vgpu_type": "A100-3-20C"}]},
     "POST /v2/attributes": {"deployable_id": 1, "key": "sweep", "value": "text"},
     "PATCH /v2/device_profiles/{uuid_or_name}": [
         {"op": "test", "path": "/name", "value": "sweep"},
@@ -185,6 +190,25 @@ def test_nonsense_anywhere_in_a_good_body_is_understood_or_refused(send: Any, na
     method, path = filled(name, SOME_UUID).split()
     for body in mutations(BODIED[name]):
         send(method, path, json.dumps(body).encode())
+
+
+@pytest.mark.parametrize("scheme", ["mig", "mig-vgpu"])
+def test_nonsense_in_a_layout_is_no_layout_of_a_card(
+        send: Any, shared_cloud: clouds.Cloud, scheme: str) -> None:
+    host = f"split-{scheme}"
+    card = split_cards.Card(scheme=scheme)
+    card.split({"1g.5gb": 7})
+    shared_cloud.client.report(split_cards.Agent([card], host).report())
+    path = f"/v2/devices/{split_cards.uuid_of(host=host)}/partitioning"
+    good = [{"layout": "9x2"}, {"partitions": [
+        {"profile": "3g.20gb", "count": 1, "vgpu_type": "A100-3-20C"},
+        {"profile": "1g.5gb", "count": 2}]}]
+
+    for body in itertools.chain.from_iterable(map(mutations, good)):
+        reply = send("PUT", f"{path}?dry_run=true", json.dumps(body).encode())
+        assert reply.status_int in (200, 400), (body, reply.text[:200])
+
+    assert send("GET", f"{path}?all=true").json["desired"] == []
 
 
 def mutations(good: Any) -> Iterator[Any]:
