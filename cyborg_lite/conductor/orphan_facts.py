@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import datetime
 import functools
+import logging
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterable
@@ -27,6 +28,8 @@ from cyborg_lite.conductor import orphan_places
 from cyborg_lite.db import liveness
 from cyborg_lite.db import orphan_candidates as candidates
 from cyborg_lite.db import session
+
+LOG = logging.getLogger(__name__)
 
 MOST_NEVER_BOUND = 1000
 
@@ -119,8 +122,13 @@ def _arq_facts(asker: Asker, services: _Services, arqs: Collection[candidates.Bo
                silent: Collection[str]) -> judgement.ArqFacts:
     """Ask for each instance that is not where its ARQs are, and for its migrations."""
     gone = _ask_for(asker, {arq.instance_uuid for arq in arqs}, servers)
-    gone -= {arq.instance_uuid for arq in arqs if arq.instance_uuid in gone
-             and not services.would_know(arq.hostname, arq.resource_provider_name, silent=silent)}
+    doubted = [arq for arq in arqs if arq.instance_uuid in gone and not services.would_know(
+        arq.hostname, arq.resource_provider_name, silent=silent)]
+    if doubted:
+        LOG.warning("host=%s Nova has no such compute service, or a cell of it is down: %d ARQs of "
+                    "instances that it lacks are left alone",
+                    ",".join(sorted({arq.hostname for arq in doubted})[:5]), len(doubted))
+        gone -= {arq.instance_uuid for arq in doubted}
     moved = {arq.instance_uuid for arq in arqs if arq.instance_uuid in servers and (
         arq.migration_uuid or not judgement.is_home(
             servers[arq.instance_uuid], arq.hostname, arq.resource_provider_name))}

@@ -18,9 +18,9 @@ import pytest
 import sqlalchemy as sa
 
 from cyborg_lite import states
+from cyborg_lite.conductor import orphans
 from cyborg_lite.db import models
 from cyborg_lite.db import session
-from cyborg_lite.db import sweeps
 from tests.fixtures import builders
 from tests.fixtures import databases
 from tests.fixtures import orphanage
@@ -259,28 +259,34 @@ def test_of_three_conductors_one_dies_and_no_host_is_swept_twice_at_once_or_forg
         conductors = [cloud.conductor, cloud.another_conductor(), cloud.another_conductor()]
         swept: list[tuple[str, ...]] = []
         cloud.conductor.reconciler.start(None, False, "test")
-        died = sweeps.take(cloud.database, builders.an_owner(lease_s=60), cloud.clock(), 6)
+
+        def told(verdicts: Any) -> None:
+            swept.append(tuple(sorted({one.finding.host for one in verdicts})))
+
+        def die(verdicts: Any) -> None:
+            died.extend({one.finding.host for one in verdicts})
+            raise Died
 
         def work(conductor: Any) -> None:
-            def told(verdicts: Any) -> None:
-                swept.append(tuple(sorted({one.finding.host for one in verdicts})))
             while conductor.reconciler.work_once(told):
                 pass
 
-        with concurrent.futures.ThreadPoolExecutor(3) as pool:
-            list(pool.map(work, conductors))
+        died: list[str] = []
+        conductors[0].reconciler.work_once(told)
+        with pytest.raises(Died):
+            conductors[0].reconciler.work_once(die)
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            list(pool.map(work, conductors[1:]))
         before = cloud.conductor.endpoint.last_sweep()
-        hosts_before = sorted(host for batch in swept for host in batch)
-        cloud.pass_grace(61)
-        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        hosts_before = sorted(itertools.chain(*swept))
+        cloud.pass_grace(orphans.LEASE_S + 1)
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
             list(pool.map(work, conductors[1:]))
         after = cloud.conductor.endpoint.last_sweep()
 
-        assert died is not None
         assert before.state == "running"
-        assert hosts_before == sorted(set(crowd.hosts) - set(died.hosts))
-        hosts = [host for batch in swept for host in batch]
-        assert sorted(hosts) == crowd.hosts
+        assert hosts_before == sorted(set(crowd.hosts) - set(died))
+        assert sorted(filter(None, itertools.chain(*swept))) == crowd.hosts
         assert (after.state, after.counts["seen"]) == ("done", 30)
         assert {one.object for one in cloud.orphans(state="seen")} == gone
 
