@@ -64,6 +64,9 @@ def _fault(split: rows.Split, reported: messages.ReportedPartitioning) -> str | 
     """Why the wish could not be met, or what it waits for, or what the driver says now."""
     if split.has_failed:
         return f"{split.fault} {UNTIL_SET_AGAIN}"
+    if split.withheld is not None:
+        return (f"What is shown is what host {split.hostname} reported last; since then its agent "
+                f"withholds the device: {split.withheld}")
     if split.is_as_wished:
         return reported.fault
     if not split.synced:

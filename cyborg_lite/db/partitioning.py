@@ -48,7 +48,7 @@ class Split:
     wish: as it was stored, without one None. generation: of the wish, 0 without one. answered:
     the agent says that it is done, and a report came since. asking: somebody asks it now. busy:
     handles by state, those alone that keep the device as it is. synced: Placement knows what our
-    rows say of the host.
+    rows say of the host. withheld: why the device is reported no more, and may be split otherwise.
     """
 
     id: int
@@ -68,6 +68,7 @@ class Split:
     answered: bool = False
     busy: Mapping[str, int] = dataclasses.field(default_factory=dict)
     synced: bool = False
+    withheld: str | None = None
 
     @property
     def is_as_wished(self) -> bool:
@@ -81,8 +82,9 @@ class Split:
 
 
 _SPLIT = sa.select(
-    P, N.c.generation.label("host_generation"), N.c.synced_generation,
-    N.c.digest).outerjoin_from(P, N, N.c.name == P.c.hostname)
+    P, N.c.generation.label("host_generation"), N.c.synced_generation, N.c.digest,
+    sa.select(V.c.withheld).where(V.c.uuid == P.c.device_uuid).scalar_subquery().label("withheld"),
+).outerjoin_from(P, N, N.c.name == P.c.hostname)
 
 
 def _split(row: sa.Row[Any], busy: Mapping[str, int]) -> Split:
@@ -95,7 +97,7 @@ def _split(row: sa.Row[Any], busy: Mapping[str, int]) -> Split:
         generation=row.wish_generation, wished_at=row.wished_at,
         asking=row.lease_owner is not None, fault=row.fault, fault_generation=row.fault_generation,
         answered=row.answered_generation == row.wish_generation and row.digest is not None,
-        busy=busy, synced=row.host_generation == row.synced_generation)
+        busy=busy, synced=row.host_generation == row.synced_generation, withheld=row.withheld)
 
 
 def _busy(connection: sa.Connection,

@@ -192,6 +192,22 @@ def test_a_device_that_was_away_for_a_while_keeps_its_wish(database: session.Dat
     assert shown(database).state == "applied"
 
 
+def test_a_device_that_is_withheld_says_that_it_may_be_split_otherwise(
+        database: session.Database) -> None:
+    card = a_host(database)
+    before = shown(database)
+    builders.store(database, dataclasses.replace(
+        split_cards.Agent([card]).report(), devices=[], digest="withheld", withheld=[
+            messages.WithheldFunction(address=card.address, driver="nvidia_mig_driver",
+                                      reason="NVML does not answer", type="GPU")]))
+    withheld = shown(database)
+    store(database, card)
+
+    assert (withheld.state, withheld.current) == ("applied", before.current)
+    assert "withholds the device: NVML does not answer" in str(withheld.fault)
+    assert shown(database) == before
+
+
 def test_a_driver_that_no_longer_tells_leaves_the_device_open(database: session.Database) -> None:
     card = a_host(database)
     wish(database, PAIR_ID)
