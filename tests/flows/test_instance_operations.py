@@ -14,7 +14,7 @@ import pytest
 from tests.fixtures import databases
 from tests.fixtures import nova_calls
 from tests.fixtures import nova_moves
-from tests.fixtures.nova_player import Server
+from tests.fixtures.nova_records import Server
 
 PROFILES = ("plain", "vgpu", "disk", "both")
 CREATE = ["GET profile", "POST", "PATCH", "GET instance"]

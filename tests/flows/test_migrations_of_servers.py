@@ -12,7 +12,7 @@ import pytest
 
 from tests.fixtures import nova_calls
 from tests.fixtures import nova_moves
-from tests.fixtures.nova_player import Server
+from tests.fixtures.nova_records import Server
 
 BIND = ["GET profile", "POST", "PATCH migration", "GET instance migration"]
 FINISH = ["switch", "GET instance"]
@@ -175,6 +175,21 @@ def test_a_resize_to_another_flavor_has_the_accelerators_of_that_flavor(
     left = {"confirm": [(host, "Bound", "active")] * count[new],
             "revert": [("node1", "Bound", "active")] * count[old], "delete": []}
     assert sets(played, server) == left[end]
+
+
+def test_agents_that_restart_keep_the_devices_of_both_sets(played: nova_moves.Nova) -> None:
+    server = booted(played)
+    assert played.resize(server, "both", "node2")
+    hosts = [played.cloud.hosts[name] for name in ("node1", "node2")]
+    before = [dict(host.made) for host in hosts]
+
+    for host in hosts:
+        host.stop_agent()
+        host.start_agent(played.cloud.bus)
+    played.cloud.work()
+
+    assert [len(made) for made in before] == [1, 1]
+    assert [dict(host.made) for host in hosts] == before
 
 
 def test_a_reboot_between_resize_and_confirmation_reads_the_active_set(

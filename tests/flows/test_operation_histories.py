@@ -19,7 +19,7 @@ from hypothesis import strategies as some
 from tests.fixtures import nova_calls
 from tests.fixtures import nova_invariants
 from tests.fixtures import played_hosts
-from tests.fixtures.nova_player import Server
+from tests.fixtures.nova_records import Server
 from tests.flows import conftest
 
 HISTORIES = int(os.environ.get("CYBORG_LITE_HISTORIES", "0"))
