@@ -152,7 +152,10 @@ def partitioning(card: Card, offered_as: Iterable[str | None],
             for each, name in zip(card.partitions, offered_as, strict=True)],
         fault=card.waits or card.lacks or (
             "places and partitions of the card are told to privileged callers only"
-            if card.is_blind else None))
+            if card.is_blind else None) or (
+            None if any(each.placements for each in card.profiles) else
+            "NVML names no places for partitions"
+            + ("" if card.is_on else "; switch MIG mode on (nvidia-smi -mig 1)")))
 
 
 def _place(placement: layouts.Placement) -> messages.PartitionPlace:

@@ -177,17 +177,18 @@ def _or_none(ask: _Asking, call: str, *arguments: Any) -> Any:
 
 def _parts(ask: _Asking, card: Any, is_on: bool) -> dict[str, Any]:
     infos = list(_profiles(ask, card))
+    blind = False
     try:
         places = {info.id: _places(ask, card, info.id) for info in infos}
         partitions = _partitions(ask, card, infos) if is_on else []
     except Refused as error:
         if error.code != NO_PERMISSION:
             raise
-        places, partitions = {}, []
+        places, partitions, blind = {}, [], True
     return {"profiles": [[int(info.id), _text(info.name).removeprefix("MIG "),
                           int(info.sliceCount), int(info.memorySizeMB), int(info.instanceCount),
                           places.get(info.id, [])] for info in infos],
-            "partitions": partitions, "blind": not places}
+            "partitions": partitions, "blind": blind}
 
 
 def _profiles(ask: _Asking, card: Any) -> Iterator[Any]:
@@ -203,7 +204,13 @@ def _profiles(ask: _Asking, card: Any) -> Iterator[Any]:
 
 def _places(ask: _Asking, card: Any, profile_id: int) -> list[list[int]]:
     count = ctypes.c_uint()
-    ask("nvmlDeviceGetGpuInstancePossiblePlacements", card, profile_id, None, ctypes.byref(count))
+    try:
+        ask("nvmlDeviceGetGpuInstancePossiblePlacements", card, profile_id, None,
+            ctypes.byref(count))
+    except Refused as error:
+        if error.code == NOT_SUPPORTED:
+            return []       # none at present, which is no reason to give up the card
+        raise
     array = (ask.binding.c_nvmlGpuInstancePlacement_t * count.value)()
     ask("nvmlDeviceGetGpuInstancePossiblePlacements", card, profile_id, array, ctypes.byref(count))
     return [[int(place.start), int(place.size)] for place in array[:count.value]]

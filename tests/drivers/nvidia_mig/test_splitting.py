@@ -221,6 +221,22 @@ def test_a_partition_with_a_vgpu_at_work_is_kept_and_others_change(host: Start) 
     assert sorted(name for name, _ in there.partitions()) == ["1g.5gb", "2g.10gb"]
 
 
+def test_a_card_without_places_at_present_is_shown_and_says_so(host: Start) -> None:
+    there = host(lab.A100)
+    call = "nvmlDeviceGetGpuInstancePossiblePlacements_v2"
+
+    with there.nvml.failing(f"{call}:1=3"):
+        one = there.device().partitioning
+    with there.nvml.failing(";".join(f"{call}:{nth}=3" for nth in range(1, 8))):
+        none = there.device().partitioning
+    after = there.device().partitioning
+
+    assert [bool(each.placements) for each in one.profiles].count(False) == 1
+    assert none.fault == ("NVML names no places for partitions; switch MIG mode on "
+                          "(nvidia-smi -mig 1)")
+    assert [one.fault, after.fault] == [None, None]
+
+
 def test_a_server_that_ends_while_nvml_is_asked_costs_no_card(host: Start) -> None:
     there = host(stand_in.Card(lab.A100, vgpu=True))
     there.nvml.happen("vfs", value=16)
