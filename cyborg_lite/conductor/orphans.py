@@ -63,10 +63,8 @@ class ConductorSettings(Protocol):
     unbound_arq_ttl: int
 
 
-class LeaseLost(errors.Error):
-    """Another conductor has the hosts."""
-
-    title = "Another conductor took the sweep over"
+class Abandoned(Exception):
+    """The batch in hand is left as it is: another conductor has it, or will have it."""
 
 
 class Reconciler:
@@ -91,7 +89,7 @@ class Reconciler:
         self._said: str | None = None
 
     def stop(self) -> None:
-        """Let `run_once` return after the batch in hand."""
+        """Let `run_once` return soon; what is left of the batch in hand is another conductor's."""
         self._stopping.set()
 
     # --- beginning ---------------------------------------------------------------------------
@@ -173,8 +171,8 @@ class Reconciler:
         fault: str | None = None
         try:
             self._do(work, told)
-        except LeaseLost:
-            LOG.info("sweep=%s another conductor took %d hosts over", work.uuid, len(work.hosts))
+        except Abandoned:
+            LOG.info("sweep=%s another conductor takes %d hosts over", work.uuid, len(work.hosts))
         except errors.Error as error:
             fault = error.detail
         except Exception as error:
@@ -290,12 +288,14 @@ class _Keeper:
         self._again_at = reconciler._clock() + datetime.timedelta(seconds=LEASE_S / 4)
 
     def keep(self, *, at_once: bool = False) -> None:
-        """Raises LeaseLost when somebody else has it."""
+        """Raises Abandoned when somebody else has it, or this conductor stops."""
         reconciler = self._reconciler
+        if reconciler._stopping.is_set():
+            raise Abandoned
         if at_once or reconciler._clock() > self._again_at:
             self._again_at = reconciler._clock() + datetime.timedelta(seconds=LEASE_S / 4)
             if not sweeps.keep(reconciler._database, self._work, reconciler._owner()):
-                raise LeaseLost()
+                raise Abandoned
 
 
 def _caller() -> str:

@@ -59,7 +59,8 @@ BODIED = {
         {"op": "remove", "path": "/groups/1"}],
 }
 BODYLESS_POSTS = {"POST /v2/devices/{uuid}/disable", "POST /v2/devices/{uuid}/enable",
-                  "POST /v2/devices/{uuid}/clean"}
+                  "POST /v2/devices/{uuid}/clean", "POST /v2/orphans/{id}/clean",
+                  "POST /v2/orphans/sweep"}
 PROFILE = json.dumps(BODIED["POST /v2/device_profiles"]).encode()
 
 
@@ -209,6 +210,12 @@ def test_nonsense_in_a_layout_is_no_layout_of_a_card(
         assert reply.status_int in (200, 400), (body, reply.text[:200])
 
     assert send("GET", f"{path}?all=true").json["desired"] == []
+
+
+def test_nonsense_in_the_body_of_a_sweep_is_understood_or_refused(send: Any) -> None:
+    for body in mutations({"host": "node1", "dry_run": True}):
+        reply = send("POST", "/v2/orphans/sweep", json.dumps(body).encode())
+        assert reply.status_int in (202, 400, 404), (body, reply.text[:200])
 
 
 def mutations(good: Any) -> Iterator[Any]:

@@ -346,3 +346,26 @@ def test_a_bind_goes_on_while_a_sweep_waits_for_nova(
 
         assert [one.state for one in (*during, *after)] == [states.BOUND, states.BOUND]
         assert len(beside) == len(alone)
+
+
+def test_a_conductor_that_stops_leaves_its_batch_to_another(cloud: orphanage.Orphanage) -> None:
+    cloud.add_host()
+    cloud.sync()
+    gone = {cloud.bind()[0].uuid for _ in range(3)}
+    stopping, other = cloud.conductor.reconciler, cloud.another_conductor().reconciler
+    stopping.start(None, False, "test")
+
+    def stop(address: str) -> None:
+        if "/servers/" in address and "detail" not in address:
+            stopping.stop()
+
+    cloud.nova.cloud.before = stop
+    stopping.work_once()
+    asked = len(cloud.nova.cloud.asked)
+    cloud.nova.cloud.before = None
+    cloud.pass_grace(orphans.LEASE_S + 1)
+    while other.work_once():
+        pass
+
+    assert asked == 3
+    assert {one.object for one in cloud.orphans(state="seen")} == gone
