@@ -103,13 +103,16 @@ def set_layout(database: session.Database, uuid: str, layout_id: str | None,
         raise errors.ChangedMeanwhile(
             f"Device {uuid} is being split in another way, {_described(split)}; wait until that "
             f"is applied, has failed, or has been waiting for {GIVE_UP_S // 60} minutes.")
-    if key != key_now:
+    # what a reboot took from servers, and could not be made again, may be tried again under them
+    must_be_free = key != key_now and (split.wished_key != key or _would_destroy(split))
+    if must_be_free:
         rows.check_free(split, split.busy)
     plan = partition_wishes.plan(split.reported, layout)
     if dry_run:
         return plan, False
     try:
-        rows.set_wish(database, split, wish, key, key_now, auth.current_call()["user_id"])
+        rows.set_wish(database, split, wish, key, key_now, auth.current_call()["user_id"],
+                      must_be_free=must_be_free)
     except errors.ChangedMeanwhile:
         again = rows.get(database, uuid)
         if again is None or not _is_wished(again, key):

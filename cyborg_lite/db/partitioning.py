@@ -136,10 +136,11 @@ def _check_device(connection: sa.Connection, device_uuid: str) -> None:
 
 @session.retrying
 def set_wish(database: session.Database, split: Split, wish: Sequence[Mapping[str, Any]], key: str,
-             key_now: str, user_id: str | None) -> None:
+             key_now: str, user_id: str | None, *, must_be_free: bool) -> None:
     """Wish for a layout, judged for the device as `split` shows it. The host becomes dirty.
 
-    key: of the wish; key_now: of the device as it is, to compare.
+    key: of the wish; key_now: of the device as it is, to compare. must_be_free: nobody may have a
+    handle of the device.
 
     ChangedMeanwhile when somebody wished since then, or the device is split in another way by
     now; InUse when a handle is. Its handles are locked, so that a bind either was before, or sees
@@ -153,7 +154,7 @@ def set_wish(database: session.Database, split: Split, wish: Sequence[Mapping[st
                 sa.select(D.c.id).join_from(D, V, V.c.id == D.c.device_id)
                 .where(V.c.uuid == split.device_uuid)))
             .order_by(H.c.id).with_for_update()).all()
-        if key != key_now:
+        if must_be_free:
             check_free(split, collections.Counter(
                 row.state for row in held if row.state in BUSY_STATES))
         row = connection.execute(

@@ -564,6 +564,50 @@ def test_partitions_that_a_reboot_took_are_due_again(database: session.Database)
     assert task.generation == 1
 
 
+def test_what_a_reboot_took_from_servers_and_failed_may_be_tried_again(
+        database: session.Database) -> None:
+    card = a_host(database)
+    wish(database, SEVEN_ID)
+    bind(database)
+    there, card.partitions = card.partitions, []
+    store(database, card)
+    sync(database)
+    owner = builders.an_owner()
+    [task] = take(database, owner)
+    rows.finish(database, builders.HOST, {task.id: "processes use the GPU"}, owner, later())
+    with pytest.raises(errors.InUse):
+        wish(database, PAIR_ID)
+
+    failed = shown(database).state
+    planned = wish(database, SEVEN_ID, dry_run=True)
+    wish(database, SEVEN_ID)
+    sync(database)
+
+    [again] = take(database)
+    assert (failed, shown(database).state) == ("failed", "applying")
+    assert {step.action for step in planned.steps} == {"create"}
+    assert (again.generation, sum(again.busy.values())) == (2, 1)
+    card.partitions = there
+    store(database, card)
+    assert shown(database).state == "applied"
+
+
+def test_what_somebody_made_by_hand_under_a_server_is_not_tried_away(
+        database: session.Database) -> None:
+    card = a_host(database)
+    wish(database, SEVEN_ID)
+    bind(database)
+    card.split({"7g.40gb": 1})
+    store(database, card)
+    sync(database)
+    owner = builders.an_owner()
+    [task] = take(database, owner)
+    rows.finish(database, builders.HOST, {task.id: "no"}, owner, later())
+
+    with pytest.raises(errors.InUse):
+        wish(database, SEVEN_ID)
+
+
 @pytest.mark.parametrize("state", sorted(rows.BUSY_STATES))
 def test_an_agent_learns_that_nothing_may_go_while_a_handle_is_not_free(
         database: session.Database, state: str) -> None:
