@@ -78,11 +78,12 @@ class _Client:
     def __init__(self, bus: buses.Bus, timeout_s: float) -> None:
         self._bus = bus
         self._timeout_s = timeout_s
+        self._begun_within_s = timeout_s - ANSWER_MARGIN_S
 
     def send(self, method: str, server: str | None, arguments: dict[str, Any]) -> Any:
         """Call and wait; raises the peer's error, or Unavailable."""
         context = auth.current_call()
-        context["deadline"] = time.time() + self._timeout_s - ANSWER_MARGIN_S
+        context["deadline"] = time.time() + self._begun_within_s
         reply = self._bus.call(self.topic, server, method, context, arguments, self._timeout_s)
         if "error" in reply:
             raise errors.from_slug(reply["error"]["slug"], reply["error"]["detail"])
@@ -336,6 +337,12 @@ class AgentClient(_Client):
     """What a conductor asks of the agent of one host."""
 
     topic = AGENT_TOPIC
+
+    def within(self, seconds: float) -> AgentClient:
+        """This client, for calls of which nothing is begun after so many seconds."""
+        client = AgentClient(self._bus, self._timeout_s)
+        client._begun_within_s = min(self._begun_within_s, seconds)
+        return client
 
     @_remote
     def prepare(self, agent_host: str,

@@ -59,6 +59,14 @@ class Binder:
         return leases.Owner(self.conductor_id,
                             self.clock() + datetime.timedelta(seconds=self.lease_s))
 
+    def agents_by(self, lease: leases.Owner) -> rpc.AgentClient | None:
+        """Who asks agents by this lease; None when it is over.
+
+        No agent begins what it is asked after that: by then it may be somebody else's.
+        """
+        left_s = (lease.lease_until - self.clock()).total_seconds()
+        return self.agents.within(left_s) if left_s > 0 else None
+
     def in_background(self, function: Callable[..., None], *args: Any,
                       pool: concurrent.futures.Executor | None = None) -> None:
         """Run it in the pool, with the request id of who asked."""
@@ -102,10 +110,11 @@ def host_work(binder: Binder, lease: leases.Owner, hostname: str,
     `bind_timeout`.
     """
     began = time.monotonic()
-    if binder.clock() > lease.lease_until:
+    agents = binder.agents_by(lease)
+    if agents is None:
         return
     try:
-        results = binder.agents.prepare(agent_host=hostname, tasks=tasks)
+        results = agents.prepare(agent_host=hostname, tasks=tasks)
     except errors.Unavailable as error:
         LOG.warning("host=%s does not answer; %d handles wait for their preparation: %s",
                     hostname, len(tasks), error.detail)
@@ -119,7 +128,8 @@ def finish(binder: Binder, lease: leases.Owner, results: list[messages.HandleRes
     outcome = binds.finish(binder.database, results, lease, binder.owner(),
                            auth.current_call()["request_id"])
     _log_outcome(outcome, {}, began)
-    if outcome.failed:
+    if len(outcome.bound) < len(results):
+        # given back, or was deleted meanwhile
         binder.wake_cleaning()
     if outcome.events:
         binder.deliver(outcome.events)

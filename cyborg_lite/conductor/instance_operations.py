@@ -49,7 +49,8 @@ def suspend(binder: arqs.Binder, instance_uuid: str) -> list[messages.Arq]:
     lease = binder.owner()
     outcome = suspensions.suspend(binder.database, instance_uuid, lease)
     for hostname, tasks in outcome.tasks.items():
-        binder.in_background(_take_down, binder, lease, hostname, tasks)
+        binder.in_background(_take_down, binder, lease, hostname, tasks,
+                             pool=binder.cleaning_pool)
     LOG.info("instance=%s is suspended", instance_uuid)
     return outcome.arqs
 
@@ -57,10 +58,15 @@ def suspend(binder: arqs.Binder, instance_uuid: str) -> list[messages.Arq]:
 def _take_down(binder: arqs.Binder, lease: leases.Owner, hostname: str,
                tasks: list[messages.HandleTask]) -> None:
     """Have the agent remove its side. What it can't, it keeps: the handle is the instance's."""
-    if binder.clock() > lease.lease_until:
+    agents = binder.agents_by(lease)
+    if agents is None:
         return
+    results: list[messages.HandleResult] = []
     try:
-        results = binder.agents.take_down(agent_host=hostname, tasks=tasks)
+        results = agents.take_down(agent_host=hostname, tasks=tasks)
+    except errors.TooOld as error:
+        LOG.warning("host=%s the host side of %d handles stays while they are suspended: %s",
+                    hostname, len(tasks), error.detail)
     except errors.Unavailable as error:
         # it may still be doing it: the lease keeps a resumption away until that is over
         LOG.warning("host=%s did not say that it took down the host side of %d handles: %s",
@@ -73,8 +79,9 @@ def _take_down(binder: arqs.Binder, lease: leases.Owner, hostname: str,
     again = binder.owner()
     resumed = suspensions.taken_down(
         binder.database, [task.handle_uuid for task in tasks], lease, again)
+    binder.wake_cleaning()
     for host, resumed_tasks in resumed.items():
-        arqs.host_work(binder, again, host, resumed_tasks)
+        binder.in_background(arqs.host_work, binder, again, host, resumed_tasks)
 
 
 def resume(binder: arqs.Binder, instance_uuid: str) -> list[messages.Arq]:

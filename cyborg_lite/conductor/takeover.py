@@ -53,10 +53,11 @@ def clean_handles(binder: arqs.Binder) -> int:
 
 def _clean_on_host(binder: arqs.Binder, lease: leases.Owner, hostname: str,
                    tasks: list[messages.HandleTask]) -> None:
-    if binder.clock() > lease.lease_until:
+    agents = binder.agents_by(lease)
+    if agents is None:
         return  # it waited for a thread so long that it is somebody else's
     try:
-        results = binder.agents.clean(agent_host=hostname, tasks=tasks)
+        results = agents.clean(agent_host=hostname, tasks=tasks)
     except errors.Unavailable as error:
         LOG.info("host=%s does not answer; %d handles stay in cleaning: %s",
                  hostname, len(tasks), error.detail)

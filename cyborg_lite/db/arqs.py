@@ -8,7 +8,9 @@ handles.
 from __future__ import annotations
 
 import json
+import types
 import uuid
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +20,7 @@ from oslo_db import exception as db_exc
 from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import states
+from cyborg_lite.db import leases
 from cyborg_lite.db import models
 from cyborg_lite.db import paging
 from cyborg_lite.db import services
@@ -199,7 +202,7 @@ def unbind(database: session.Database, uuids: Sequence[str]) -> bool:
             sa.update(T).where(T.c.id.in_([row.id for row in bound]))
             .values(state=move.target, updated_at=session.now(), **BOUND_TO_NOTHING))
         _drop_events(connection, bound)
-        return release_handles(connection, [row.uuid for row in bound])
+        return release_handles(connection, [row.uuid for row in bound], _under_way(bound))
 
 
 def delete(database: session.Database, uuids: Sequence[str], project_id: str | None,
@@ -252,7 +255,7 @@ def locked(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list
     """Lock ARQs, in the order in which everybody locks them."""
     return list(connection.execute(
         sa.select(T.c.id, T.c.uuid, T.c.state, T.c.instance_uuid, T.c.migration_uuid, T.c.hostname,
-                  T.c.lease_until)
+                  T.c.lease_owner, T.c.lease_until)
         .where(condition).order_by(T.c.id).with_for_update()))
 
 
@@ -270,7 +273,7 @@ def delete_rows(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> bool:
     if not rows:
         return False
     to_clean = release_handles(
-        connection, [row.uuid for row in rows if row.state != states.INITIAL])
+        connection, [row.uuid for row in rows if row.state != states.INITIAL], _under_way(rows))
     _drop_events(connection, rows)
     connection.execute(sa.delete(T).where(T.c.id.in_([row.id for row in rows])))
     return to_clean
@@ -283,12 +286,22 @@ def _drop_events(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> None
         connection.execute(sa.delete(models.events).where(models.events.c.arq_uuid.in_(uuids)))
 
 
-def release_handles(connection: sa.Connection, arq_uuids: Sequence[str]) -> bool:
+def _under_way(rows: Sequence[sa.Row[Any]]) -> dict[str, leases.Owner]:
+    """By ARQ, who has its host make or take down something at this moment."""
+    return {row.uuid: leases.Owner(row.lease_owner, row.lease_until) for row in rows
+            if row.lease_until is not None and row.lease_until > session.now()}
+
+
+def release_handles(connection: sa.Connection, arq_uuids: Sequence[str],
+                    under_way: Mapping[str, leases.Owner] = types.MappingProxyType({})) -> bool:
     """Take from ARQs what they hold, whatever the host does; returns whether any needs cleaning.
 
     A handle without a clean step is free at once, or forgotten when the host reports it no more:
     then the host is asked for a full report so that what remains of its device goes too. One with
     a clean step waits for it in either case: what is away now may come back with the data on it.
+
+    under_way: by ARQ, who works on the host side of its handle. It is cleaned after that: what
+    is done to it later would be done to somebody else's.
     """
     if not arq_uuids:
         return False
@@ -301,7 +314,8 @@ def release_handles(connection: sa.Connection, arq_uuids: Sequence[str]) -> bool
                 .where(deployables.c.id == H.c.deployable_id)
                 .scalar_subquery().label("hostname"))
     held = connection.execute(
-        sa.select(H.c.id, H.c.state, cleans, hostname).where(H.c.arq_uuid.in_(arq_uuids))
+        sa.select(H.c.id, H.c.state, H.c.arq_uuid, cleans, hostname)
+        .where(H.c.arq_uuid.in_(arq_uuids))
         .order_by(H.c.id).with_for_update()).all()
     release, give_back = states.handle_move("release"), states.handle_move("give_back")
     kept = [row for row in held
@@ -309,10 +323,14 @@ def release_handles(connection: sa.Connection, arq_uuids: Sequence[str]) -> bool
     lost = [row for row in held
             if not row.cleans and states.allows(states.handle_move("forget"), row.state)]
     moment = session.now()
-    session.bulk_update(connection, H, "id", [
-        {"id": row.id, "state": (release if row.cleans else give_back).target,
-         "arq_uuid": None, "updated_at": moment, "lease_owner": None, "lease_until": None}
-        for row in kept])
+    rows = []
+    for row in kept:
+        worker = under_way.get(row.arq_uuid) if row.cleans else None
+        rows.append({"id": row.id, "state": (release if row.cleans else give_back).target,
+                     "arq_uuid": None, "updated_at": moment,
+                     "lease_owner": worker.conductor if worker else None,
+                     "lease_until": worker.lease_until if worker else None})
+    session.bulk_update(connection, H, "id", rows)
     if lost:
         connection.execute(sa.delete(H).where(H.c.id.in_([row.id for row in lost])))
         services.ask_for_report(connection, {row.hostname for row in lost})

@@ -171,6 +171,8 @@ def finish(database: session.Database, results: Sequence[messages.HandleResult],
             .join_from(H, T, T.c.uuid == H.c.arq_uuid)
             .where(H.c.uuid.in_(reasons), T.c.state == states.BIND_STARTED, leases.held(T, lease))
             .order_by(T.c.id).with_for_update()).all()
+        if len(rows) < len(reasons):
+            handles.let_go(connection, reasons, lease)
         failed = {row.uuid: reason for row in rows if (reason := _why_failed(row, reasons))}
         bad_sets = {(row.instance_uuid, row.migration_uuid): failed[row.uuid] for row in rows
                     if row.uuid in failed}

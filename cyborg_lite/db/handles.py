@@ -6,6 +6,7 @@ from __future__ import annotations
 import collections
 import datetime
 import json
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Sequence
 from typing import Any
@@ -65,6 +66,15 @@ def intent_of(database: session.Database, hostname: str) -> messages.HostIntent:
     given_back = [row for row in rows if row.state not in states.HELD_STATES]
     return messages.HostIntent(prepare=tasks_by_host(held).get(hostname, []),
                                clean=tasks_by_host(given_back).get(hostname, []))
+
+
+def let_go(connection: sa.Connection, handle_uuids: Collection[str],
+           lease: leases.Owner) -> None:
+    """What was given back while its host worked on it by this lease may be cleaned from now on."""
+    connection.execute(
+        sa.update(H).where(H.c.uuid.in_(handle_uuids), H.c.state == states.CLEANING,
+                           leases.held(H, lease))
+        .values(lease_owner=None, lease_until=None))
 
 
 @session.retrying

@@ -62,7 +62,8 @@ def taken_down(database: session.Database, handle_uuids: Sequence[str], lease: l
                owner: leases.Owner) -> dict[str, list[messages.HandleTask]]:
     """The host side of these handles is away, or never will be by this lease: resume may begin.
 
-    Returns host work by host, now the owner's, for what was resumed meanwhile.
+    What was given back meanwhile may be cleaned. Returns host work by host, now the owner's, for
+    what was resumed meanwhile.
     """
     holders = sa.select(H.c.arq_uuid).where(H.c.uuid.in_(handle_uuids))
     with database.writing() as connection:
@@ -77,6 +78,8 @@ def taken_down(database: session.Database, handle_uuids: Sequence[str], lease: l
                 connection.execute(
                     sa.update(T).where(T.c.id.in_([row.id for row in some]))
                     .values(lease_owner=values[0], lease_until=values[1]))
+        if len(rows) < len(handle_uuids):
+            handles.let_go(connection, handle_uuids, lease)
         return handles.tasks_by_host(_host_work(connection, waiting))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import datetime
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from cyborg_lite import messages
 from cyborg_lite import rpc
 from cyborg_lite import states
 from cyborg_lite.conductor import arqs as conductor_arqs
+from cyborg_lite.conductor import instance_operations
 from cyborg_lite.conductor import takeover
 from cyborg_lite.db import arqs
 from cyborg_lite.db import models
@@ -43,16 +45,33 @@ class Never(concurrent.futures.Executor):
     def submit(self, function: Any, /, *args: Any, **named: Any) -> Any: ...
 
 
-class Host:
-    """An agent: does host work at once, fails it, or is silent."""
+class Later(concurrent.futures.Executor):
+    """Keeps what is submitted, as a busy pool does, until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+
+    def submit(self, function: Any, /, *args: Any, **named: Any) -> Any:
+        self.waiting.append(lambda: function(*args, **named))
+
+    def run(self) -> None:
+        while self.waiting:
+            self.waiting.pop(0)()
+
+
+class OldHost:
+    """An agent of 1.1: does host work at once, fails it, or is silent. made: for which handles."""
 
     def __init__(self) -> None:
         self.error: str | None = None
         self.done: list[tuple[str, str]] = []
+        self.made: set[str] = set()
 
     def _results(self, what: str, tasks: list[messages.HandleTask]
                  ) -> list[messages.HandleResult]:
         self.done += [(what, task.handle_uuid) for task in tasks]
+        handles = {task.handle_uuid for task in tasks}
+        self.made = self.made | handles if what == "prepare" else self.made - handles
         return [messages.HandleResult(handle_uuid=task.handle_uuid, error=self.error)
                 for task in tasks]
 
@@ -65,14 +84,33 @@ class Host:
         return self._results("clean", tasks)
 
 
+class Host(OldHost):
+    """An agent of today."""
+
+    @buses.exposed
+    def take_down(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
+        return self._results("take_down", tasks)
+
+
+class RecordingBus(buses.LocalBus):
+    """Notes until when the last call may be begun."""
+
+    deadline = 0.0
+
+    def call(self, topic: str, server: str | None, method: str, context: dict[str, Any],
+             arguments: dict[str, Any], timeout_s: float) -> Any:
+        self.deadline = context["deadline"]
+        return super().call(topic, server, method, context, arguments, timeout_s)
+
+
 class World:
     """A host with handles that need host work, and conductors on one database."""
 
     def __init__(self, database: session.Database) -> None:
         self.database = database
         self.passed_s = 0.0
-        self.bus = buses.LocalBus()
-        self.host = Host()
+        self.bus = RecordingBus()
+        self.host: OldHost = Host()
         self.stop_host: Callable[[], None] = self.start_host()
         self.told: list[tuple[str, str]] = []
         builders.store(database, builders.a_report(prepares=True, cleans=True))
@@ -99,6 +137,10 @@ class World:
         found = builders.new_arqs(self.database, number)
         conductor_arqs.bind(conductor, builders.bind_requests(found))
         return found
+
+    def bind_one(self, conductor: conductor_arqs.Binder) -> messages.Arq:
+        """Bind an instance of its own; returns the ARQ as it is then."""
+        return arqs.get(self.database, self.bind(conductor)[0].uuid, None)
 
     def state_of(self, arq: messages.Arq) -> str:
         return arqs.get(self.database, arq.uuid, None).state
@@ -244,3 +286,100 @@ def test_arqs_that_nobody_binds_expire(world: World) -> None:
     assert (early, late) == (0, 1)
     with pytest.raises(errors.NotFound, match=never.uuid):
         arqs.get(world.database, never.uuid, None)
+
+
+# --- host work that comes late ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("give_back", ["delete", "unbind"])
+def test_what_is_taken_down_late_is_not_the_next_instances(world: World, give_back: str) -> None:
+    slow = Later()
+    first, second = world.conductor(slow, slow), world.conductor()
+    suspended = world.bind_one(second)
+    instance_operations.suspend(first, str(suspended.instance_uuid))
+
+    if give_back == "delete":
+        conductor_arqs.delete_of_instance(second, str(suspended.instance_uuid))
+    else:
+        conductor_arqs.unbind(second, [suspended.uuid])
+    takeover.clean_handles(second)
+    running = world.bind_one(second)
+    slow.run()
+
+    assert running.attach_handle_uuid in world.host.made
+    takeover.clean_handles(second)
+    assert world.handle_states() == {states.FREE, states.IN_USE}
+
+
+def test_what_is_prepared_late_is_not_left_on_a_handle_that_is_free(world: World) -> None:
+    slow = Later()
+    first, second = world.conductor(slow), world.conductor()
+    [arq] = world.bind(first)
+
+    conductor_arqs.delete(second, [arq.uuid], None, bound_too=True)
+    takeover.clean_handles(second)
+    slow.run()
+    takeover.clean_handles(second)
+
+    assert world.handle_states() == {states.FREE}
+    assert world.host.made == set()
+
+
+def test_a_handle_given_back_during_host_work_is_cleaned_when_its_conductor_dies(
+        world: World) -> None:
+    [arq] = world.bind(world.conductor(Never()))
+    second = world.conductor()
+
+    conductor_arqs.delete(second, [arq.uuid], None, bound_too=True)
+    early = takeover.clean_handles(second)
+    world.passed_s = LEASE_S + 1
+    late = takeover.clean_handles(second)
+
+    assert (early, late) == (0, 1)
+    assert world.handle_states() == {states.FREE}
+
+
+@pytest.mark.parametrize("work", ["prepare", "take_down", "clean"])
+def test_no_agent_begins_what_it_was_asked_when_the_lease_is_over(
+        world: World, work: str) -> None:
+    slow = Later()
+    first, second = world.conductor(slow, slow), world.conductor()
+    if work == "prepare":
+        world.bind(first)
+    elif work == "take_down":
+        instance_operations.suspend(first, str(world.bind_one(second).instance_uuid))
+    else:
+        conductor_arqs.delete(second, [world.bind_one(second).uuid], None, bound_too=True)
+        takeover.clean_handles(first)
+
+    world.passed_s = LEASE_S - 2
+    slow.run()
+
+    assert world.host.done[-1][0] == work
+    assert world.bus.deadline < time.time() + 2
+
+
+def test_an_agent_that_is_too_old_to_take_anything_down_delays_no_resumption(
+        world: World) -> None:
+    world.stop_host()
+    world.host = OldHost()
+    world.start_host()
+    conductor = world.conductor()
+    arq = world.bind_one(conductor)
+
+    instance_operations.suspend(conductor, str(arq.instance_uuid))
+    suspended = world.state_of(arq)
+    instance_operations.resume(conductor, str(arq.instance_uuid))
+
+    assert suspended == states.SUSPENDED
+    assert world.state_of(arq) == states.BOUND
+
+
+def test_suspensions_on_silent_hosts_keep_no_bind_from_its_host_work(world: World) -> None:
+    conductor = world.conductor(cleaning_pool=Never())
+    arq = world.bind_one(conductor)
+
+    instance_operations.suspend(conductor, str(arq.instance_uuid))
+
+    assert world.state_of(world.bind_one(conductor)) == states.BOUND
+    assert [what for what, _ in world.host.done] == ["prepare", "prepare"]
