@@ -71,12 +71,12 @@ def find_of_hosts(asker: Asker, hosts: Collection[str]) -> tuple[list[judgement.
         asker.keep()
         servers = asker.nova.servers_on(names)
     services = _Services(asker)
-    silent = candidates.silent_hosts(asker.database, hosts, asker.horizon)
-    facts = _arq_facts(asker, services, arqs, servers, {host.name for host in silent})
+    silent = [_host_facts(asker, services, host) for host in
+              candidates.silent_hosts(asker.database, hosts, asker.horizon)]
+    facts = _arq_facts(asker, services, arqs, servers, {one.host.name: one for one in silent})
     findings = judgement.judge_arqs(facts)
     findings += judgement.judge_handles(candidates.loose_handles(asker.database, hosts))
-    findings += orphan_places.judge_hosts(
-        [_host_facts(asker, services, host) for host in silent], findings)
+    findings += orphan_places.judge_hosts(silent, findings)
     return findings, len(arqs)
 
 
@@ -112,14 +112,20 @@ class _Services:
                 judgement.same_host(name, host) for host in hosts))
             for name in names if name)
 
-    def would_know(self, host: str, *names: str | None, silent: Collection[str]) -> bool:
-        """Whether Nova's word counts on instances of a host: it has it, or may have deleted it."""
+    def would_know(self, host: str, *names: str | None,
+                   silent: Mapping[str, orphan_places.HostFacts]) -> bool:
+        """Whether Nova's word counts on instances of a host: it has it, or has deleted it.
+
+        That it has deleted one is seen in Placement, where the compute node goes with it.
+        """
+        if host in silent and silent[host].is_without_provider:
+            return self._found.complete
         return self.are_ours and (self.know(host, *names) or host in silent)
 
 
 def _arq_facts(asker: Asker, services: _Services, arqs: Collection[candidates.BoundArq],
                servers: dict[str, nova_questions.Server],
-               silent: Collection[str]) -> judgement.ArqFacts:
+               silent: Mapping[str, orphan_places.HostFacts]) -> judgement.ArqFacts:
     """Ask for each instance that is not where its ARQs are, and for its migrations."""
     gone = _ask_for(asker, {arq.instance_uuid for arq in arqs}, servers)
     doubted = [arq for arq in arqs if arq.instance_uuid in gone and not services.would_know(
@@ -261,7 +267,7 @@ def _leaks(asker: Asker, services: _Services,
     known = candidates.known_consumers(asker.database, rooms)
     servers: dict[str, nova_questions.Server] = {}
     gone = {consumer for consumer in _ask_for(asker, set(rooms) - known, servers)
-            if services.would_know(rooms[consumer][0], silent=())}
+            if services.would_know(rooms[consumer][0], silent={})}
     on_host: dict[str, Mapping[str, str]] = {}
     found = []
     for consumer in sorted(gone):

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Collection
 from collections.abc import Iterable
 
+from cyborg_lite.conductor import inventory_diff
 from cyborg_lite.conductor import orphan_judgement as judgement
 from cyborg_lite.db import orphan_candidates
 
@@ -26,6 +27,11 @@ class HostFacts:
     host: orphan_candidates.SilentHost
     is_known: bool | None
     has_provider: bool
+
+    @property
+    def is_without_provider(self) -> bool:
+        """Whether Placement had the compute node and has it no more."""
+        return bool(self.host.rp_uuids) and not self.has_provider
 
 
 _KNOWN = {True: "known to Nova", False: "unknown to Nova",
@@ -61,7 +67,7 @@ def _why_gone(one: HostFacts) -> list[str]:
         why.append(f"The agent was last heard of at {one.host.last_seen}")
     if one.is_known is False:
         why.append("Nova knows no such compute service, and the agent is silent")
-    if not one.has_provider and one.host.rp_uuids:
+    if one.is_without_provider:
         why.append("Placement has no provider of it, and the agent is silent")
     return why
 
@@ -98,7 +104,9 @@ def judge_providers(facts: Iterable[ProviderFacts]) -> list[judgement.Finding]:
     found = []
     for one in facts:
         stays = None
-        if one.host is None:
+        if not inventory_diff.may_be_ours(one.uuid):
+            stays = "another service made it, whose uuids are unlike ours"
+        elif one.host is None:
             stays = f"no host of ours is or was called {one.root_name}"
         elif one.consumers:
             stays = f"it has allocations of {', '.join(sorted(one.consumers)[:3])}"

@@ -192,7 +192,7 @@ def silent_hosts(database: session.Database, hosts: Collection[str],
             sa.select(T.c.hostname, T.c.uuid).where(T.c.hostname.in_(names))))
         providers = _by_host(connection.execute(
             sa.select(V.c.hostname, D.c.rp_uuid).join_from(D, V, V.c.id == D.c.device_id)
-            .where(V.c.hostname.in_(names)).order_by(D.c.id)))
+            .where(V.c.hostname.in_(names), D.c.synced.is_not(None)).order_by(D.c.id)))
         wishes = _by_host([
             *connection.execute(
                 sa.select(V.c.hostname, sa.literal("device ") + V.c.address + " is disabled")

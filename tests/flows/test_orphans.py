@@ -474,6 +474,23 @@ def test_a_host_whose_compute_service_was_deleted_is_dropped(
     assert record.evidence["compute_service"] == "unknown to Nova"
 
 
+def test_the_only_host_that_was_deleted_in_nova_leaves_nothing(
+        one_host: orphanage.Orphanage) -> None:
+    arq, = one_host.bind()
+    one_host.placement.deallocate(str(arq.instance_uuid))
+    one_host.silence(builders.HOST, 300)
+    one_host.nova.cloud.compute_hosts.clear()
+    for provider in (builders.rp_uuid(), one_host.roots[builders.HOST]):
+        one_host.placement.call("DELETE", f"/resource_providers/{provider}")
+
+    one_host.sweep()
+    one_host.pass_grace()
+    one_host.sweep()
+
+    assert one_host.arq_uuids() == set()
+    assert one_host.rows_of(models.hosts, models.devices, models.attach_handles) == []
+
+
 def test_a_host_is_not_dropped_while_its_agent_lives(one_host: orphanage.Orphanage) -> None:
     one_host.nova.cloud.compute_hosts.remove(builders.HOST)
 
