@@ -35,6 +35,14 @@ def stable_uuid(*parts: str) -> str:
     return str(uuid.uuid5(NAMESPACE, "\0".join(parts)))
 
 
+def may_be_ours(provider_uuid: str) -> bool:
+    """Whether `stable_uuid` can have made it: others mark providers with OWNER_CYBORG too.
+
+    Cyborg's own are named by version 3, of the deployable's name.
+    """
+    return uuid.UUID(provider_uuid).version == 5
+
+
 def diff(known: rows.KnownHost, report: messages.HostReport) -> rows.Changes:
     """Say what the report changes.
 

@@ -22,6 +22,7 @@ from cyborg_lite import errors
 from cyborg_lite import metrics
 from cyborg_lite.clients import keystone
 from cyborg_lite.clients import placement
+from cyborg_lite.conductor import inventory_diff
 from cyborg_lite.conductor import provider_tree
 from cyborg_lite.conductor import providers
 from cyborg_lite.db import leases
@@ -207,7 +208,8 @@ class PlacementSync:
                           found: Mapping[str, placement.Provider],
                           offers: Sequence[services.Offer]) -> tuple[int, int]:
         """Delete providers of ours without a row; returns how many went and how many stay."""
-        strangers = set(found) - {offer.rp_uuid for offer in offers} - {root.uuid}
+        strangers = set(filter(inventory_diff.may_be_ours, found))
+        strangers -= {offer.rp_uuid for offer in offers} | {root.uuid}
         if strangers:
             marked = client.list_tree_with_trait(root.uuid, placement.OWNER_TRAIT)
             strangers &= {provider.uuid for provider in marked}

@@ -18,6 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from cyborg_lite import states
+from cyborg_lite.conductor import inventory_diff
 from cyborg_lite.conductor import orphans
 from cyborg_lite.db import models
 from cyborg_lite.db import session
@@ -179,7 +180,7 @@ def make_hosts_and_providers(crowd: Crowd, dying: list[str], living: list[str],
             cloud.nova.cloud.compute_hosts.remove(row["name"])
             cloud.silence(row["name"], 300)
     for host in living[:20]:
-        stranger = str(uuid.uuid4())
+        stranger = inventory_diff.stable_uuid(str(uuid.uuid4()))
         crowd.make_provider(stranger, host, 0)
         orphans[stranger] = "provider_without_deployable"
         orphans[crowd.allocate(host)] = "allocation_without_consumer"

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import datetime
 import pathlib
+import uuid
 from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
 
 from cyborg_lite import errors
+from cyborg_lite.conductor import inventory_diff
 from cyborg_lite.db import models
 from cyborg_lite.db import session
 from tests.fixtures import builders
@@ -351,8 +353,8 @@ def test_a_held_handle_without_an_arq_is_given_back(
 # --- Placement --------------------------------------------------------------------------------
 
 
-def _stranger(cloud: orphanage.Orphanage, root: str) -> str:
-    made = builders.new_uuid()
+def _stranger(cloud: orphanage.Orphanage, root: str, made: str | None = None) -> str:
+    made = made or inventory_diff.stable_uuid(builders.new_uuid())
     cloud.placement.call("POST", "/resource_providers", {
         "name": f"stranger-{made}", "uuid": made, "parent_provider_uuid": root})
     cloud.placement.add_trait(made, "OWNER_CYBORG")
@@ -381,6 +383,20 @@ def test_a_provider_of_ours_without_a_row_is_deleted_once_nobody_has_it(
     assert each_cloud.placement.provider(free) is None
     assert each_cloud.placement.provider(used) is None
     assert each_cloud.placement.provider(unknown) is not None
+
+
+def test_a_provider_of_cyborg_on_our_host_is_shown_and_left_alone(
+        one_host: orphanage.Orphanage) -> None:
+    theirs = _stranger(one_host, one_host.roots[builders.HOST],
+                       str(uuid.uuid3(uuid.NAMESPACE_DNS, "node1_FakeDevice")))
+
+    for _ in range(3):
+        one_host.sweep()
+        one_host.pass_grace()
+
+    assert one_host.placement.provider(theirs) is not None
+    assert [(one.object, one.state) for one in one_host.orphans()] == [(theirs, "kept")]
+    assert "another service made it" in one_host.orphans()[0].reason
 
 
 def test_a_provider_that_placement_lost_is_made_again(

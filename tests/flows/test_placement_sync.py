@@ -11,6 +11,7 @@ import io
 import logging
 import pathlib
 import threading
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -440,6 +441,23 @@ def test_providers_of_others_below_the_compute_node_stay(world: World) -> None:
 
     assert world.placement.provider(theirs) is not None
     assert world.placement.provider(RP) is None
+
+
+def test_a_provider_of_cyborg_below_the_compute_node_stays_as_it_is(world: World) -> None:
+    compute = world.placement.make_compute_node(builders.HOST)
+    theirs = str(uuid.uuid3(uuid.NAMESPACE_DNS, "node1_FakeDevice"))
+    world.placement.call("POST", "/resource_providers", {
+        "name": "node1_FakeDevice", "uuid": theirs, "parent_provider_uuid": compute})
+    world.placement.add_trait(theirs, "OWNER_CYBORG")
+    world.placement.change_inventory(theirs, "FPGA", total=16)
+    world.placement.allocate(theirs, "FPGA")
+    before = world.placement.inventories(theirs)
+
+    world.report(1)
+    world.sync.run_once()
+
+    assert world.placement.inventories(theirs) == before
+    assert world.placement.provider(RP) is not None
 
 
 def test_two_hosts_below_one_compute_node_leave_each_other_alone(world: World) -> None:
