@@ -43,6 +43,9 @@ SETTLED = frozenset({"ACTIVE", "SHUTOFF", "PAUSED", "SUSPENDED", "RESCUE", "SHEL
 """Statuses of a server in which Nova says truly where it is. Not among them: one that is built,
 resized, migrated, evacuated, in error, or without a host."""
 
+OFFLOADED = "SHELVED_OFFLOADED"
+"""Status of a server that has no host, and needs nothing before it is unshelved."""
+
 ENDED = frozenset({"completed", "done", "confirmed", "reverted", "failed", "error", "cancelled"})
 """Statuses in which a migration is over. `finished` waits for its confirmation."""
 
@@ -109,7 +112,7 @@ def _judge_arq(arq: orphan_candidates.BoundArq, facts: ArqFacts) -> Finding | No
             evidence={"instance_uuid": arq.instance_uuid, "state": arq.state,
                       "nova": "404 for the server, and the list of all projects lacks it"},
             action="delete the accelerator request and give its handle back")
-    if server is None or not _is_settled(server):
+    if server is None or not (_is_settled(server) or _is_offloaded(server)):
         return None
     if arq.migration_uuid:
         return _judge_inactive(arq, server, facts)
@@ -122,9 +125,9 @@ def _judge_arq(arq: orphan_candidates.BoundArq, facts: ArqFacts) -> Finding | No
     return Finding(
         kind=ARQ_INSTANCE_ELSEWHERE, object=arq.uuid, host=arq.hostname,
         mark=f"{arq.instance_uuid} {server.host}"[:255],
-        reason=f"Instance {arq.instance_uuid} is on {server.host}, and no migration is open.",
+        reason=f"Instance {arq.instance_uuid} is {_place(server)}, and no migration is open.",
         evidence={"instance_uuid": arq.instance_uuid, "state": arq.state,
-                  "nova": f"{server.status} on {server.host} ({server.node})",
+                  "nova": f"{server.status} {_place(server)}",
                   "migrations": _statuses(statuses)},
         action="delete the accelerator request and give its handle back")
 
@@ -135,8 +138,9 @@ def _judge_inactive(arq: orphan_candidates.BoundArq, server: nova_questions.Serv
     if over is None:
         return None
     active = facts.active_hosts.get(arq.instance_uuid, ())
-    in_place = (all(is_home(server, host, None) for host in active) if active
-                else not is_home(server, arq.hostname, arq.resource_provider_name))
+    in_place = _is_offloaded(server) or (
+        all(is_home(server, host, None) for host in active) if active
+        else not is_home(server, arq.hostname, arq.resource_provider_name))
     return Finding(
         kind=ARQ_INSTANCE_ELSEWHERE, object=arq.uuid, host=arq.hostname,
         mark=f"{arq.instance_uuid} {arq.migration_uuid}", keeps=not in_place,
@@ -144,7 +148,7 @@ def _judge_inactive(arq: orphan_candidates.BoundArq, server: nova_questions.Serv
                + ("." if in_place else f", but the instance is on {server.host}, where its active "
                                        "set is not: switch the migration."),
         evidence={"instance_uuid": arq.instance_uuid, "migration_uuid": arq.migration_uuid,
-                  "state": arq.state, "nova": f"{server.status} on {server.host} ({server.node})",
+                  "state": arq.state, "nova": f"{server.status} {_place(server)}",
                   "migration": over},
         action="end the migration and give the handles of its inactive set back",
         subject=(arq.instance_uuid, arq.migration_uuid))
@@ -186,6 +190,14 @@ def _why_over(instance: str, migration: str, statuses: Mapping[str, Mapping[str,
 
 def _is_settled(server: nova_questions.Server) -> bool:
     return server.status in SETTLED and server.task_state is None and bool(server.host)
+
+
+def _is_offloaded(server: nova_questions.Server) -> bool:
+    return server.status == OFFLOADED and server.task_state is None and not server.host
+
+
+def _place(server: nova_questions.Server) -> str:
+    return f"on {server.host} ({server.node})" if server.host else "on no host"
 
 
 def is_home(server: nova_questions.Server, *names: str | None) -> bool:

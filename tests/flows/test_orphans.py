@@ -113,13 +113,15 @@ def test_an_instance_that_nova_has_keeps_its_arqs_whatever_its_status(
                    "RESIZE", "MIGRATING", "REBUILD", "ACTIVE", "SHUTOFF"):
         arq, = one_host.bind()
         placed = status not in ("BUILD", "SHELVED_OFFLOADED")
+        # one that is unshelved is on no host either
+        task = "unshelving" if status == "SHELVED_OFFLOADED" else None
         one_host.nova.cloud.add(arq.instance_uuid, builders.HOST if placed else None,
-                                status=status)
+                                status=status, task_state=task)
         kept.add(arq.uuid)
         if status not in ("BUILD", "ACTIVE", "SHUTOFF", "SOFT_DELETED"):
             moving, = one_host.bind()
             one_host.nova.cloud.add(moving.instance_uuid, "node2" if placed else None,
-                                    status=status)
+                                    status=status, task_state=task)
             kept.add(moving.uuid)
 
     for _ in range(3):
@@ -232,6 +234,28 @@ def test_an_arq_on_a_host_that_the_instance_left_is_freed(
     record, = each_cloud.orphans()
     assert (record.kind, record.state) == (ELSEWHERE, "cleaned")
     assert "ACTIVE on node2" in record.evidence["nova"]
+
+
+def test_what_a_shelved_server_left_on_its_host_is_freed(one_host: orphanage.Orphanage) -> None:
+    arq = one_host.boot()
+    server = one_host.nova.cloud.servers[str(arq.instance_uuid)]
+    server.status, server.host, server.node = "SHELVED_OFFLOADED", None, None
+    one_host.placement.deallocate(server.uuid)
+
+    one_host.sweep()
+    one_host.pass_grace()
+    server.task_state = "unshelving"
+    one_host.sweep()
+    while_unshelving = one_host.states()
+    server.task_state = None
+    for _ in range(2):
+        one_host.sweep()
+        one_host.pass_grace()
+
+    assert while_unshelving == {}
+    assert one_host.states() == {arq.uuid: "cleaned"}
+    assert one_host.arq_uuids() == set()
+    assert one_host.orphans()[0].evidence["nova"] == "SHELVED_OFFLOADED on no host"
 
 
 def test_an_instance_elsewhere_keeps_its_arqs_while_a_migration_is_open(

@@ -61,6 +61,14 @@ def test_an_instance_that_is_neither_there_nor_surely_gone_keeps_its_arqs() -> N
     ({"status": "ERROR"}, {}, False),
     ({"status": "UNKNOWN"}, {}, False),
     ({"status": "SHELVED_OFFLOADED"}, {}, False),
+    ({"status": "SHELVED_OFFLOADED", "host": None, "node": None}, {}, True),
+    ({"status": "SHELVED_OFFLOADED", "host": None, "node": None, "task_state": "unshelving"}, {},
+     False),
+    ({"status": "SHELVED_OFFLOADED", "host": None, "node": None, "task_state": "spawning"}, {},
+     False),
+    ({"status": "SHELVED_OFFLOADED", "host": None, "node": None},
+     {"open_migrations": {INSTANCE: {MIGRATION}}}, False),
+    ({"status": "SHELVED_OFFLOADED", "host": None, "node": None}, {"migrations": {}}, False),
     ({"status": "SHUTOFF"}, {}, True),
     ({}, {"migrations": {}}, False),
     ({}, {"migrations": {INSTANCE: {"m": "confirmed", "n": "completed"}}}, True),
@@ -103,6 +111,15 @@ def test_the_inactive_set_goes_only_when_the_active_one_is_where_the_instance_is
         migrations={INSTANCE: {MIGRATION: "completed"}}, active_hosts={INSTANCE: active}))
 
     assert kinds(found) == [(judgement.ARQ_INSTANCE_ELSEWHERE, keeps)]
+
+
+def test_an_inactive_set_that_is_over_goes_when_its_instance_is_shelved() -> None:
+    found = judgement.judge_arqs(facts(
+        an_arq(migration_uuid=MIGRATION),
+        a_server(status="SHELVED_OFFLOADED", host=None, node=None),
+        migrations={INSTANCE: {MIGRATION: "confirmed"}}, active_hosts={INSTANCE: {"node2"}}))
+
+    assert kinds(found) == [(judgement.ARQ_INSTANCE_ELSEWHERE, False)]
 
 
 def a_host(**more: Any) -> orphan_candidates.SilentHost:
