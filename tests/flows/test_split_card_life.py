@@ -148,3 +148,28 @@ def test_a_split_that_fails_leaves_the_old_layout_and_says_why(node: Node) -> No
     assert node.world.offered() == {LARGE: (1, 1), SMALL: (3, 3)}
     split(node, "9x2")
     assert (state(node).state, node.world.offered()) == ("applied", {LARGE: (2, 0)})
+
+
+def test_what_could_not_be_made_again_after_a_reboot_is_tried_again_under_servers(
+        node: Node) -> None:
+    world = node.world
+    split(node, "9-19x3")
+    world.bind(LARGE)
+    made = node.vgpus()
+    node.there.reboot()
+    failing = ";".join(f"nvmlDeviceCreateGpuInstanceWithPlacement:{nth}=999"
+                       for nth in range(1, 9))
+    with node.there.nvml.failing(failing):
+        node.start()
+        world.apply()
+        node.run()
+    failed = (state(node).state, node.partitions(), node.vgpus())
+    with pytest.raises(errors.InUse):
+        split(node, "9x2")
+
+    split(node, "9-19x3")
+    node.run()
+
+    assert failed == ("failed", [], [])
+    assert (state(node).state, node.vgpus()) == ("applied", made)
+    assert world.offered() == {LARGE: (1, 0), SMALL: (3, 0)}
