@@ -222,10 +222,11 @@ RULES = (
     _rule("attribute:delete", ADMIN, "Delete an attribute.", ("DELETE", "/v2/attributes/{uuid}")),
     _rule("service:get_all", MANAGER, "List services.", ("GET", "/v2/services")),
     _rule("service:update", ADMIN, "Enable or disable an agent.", ("PUT", "/v2/services/{id}")),
-    _rule("orphan:get_all", MANAGER, "List orphans.", ("GET", "/v2/orphans")),
-    _rule("orphan:get_one", MANAGER, "Show an orphan.", ("GET", "/v2/orphans/{id}")),
+    # what they tell is of every project: instances, consumers, what Nova answered
+    _rule("orphan:get_all", ADMIN, "List orphans.", ("GET", "/v2/orphans")),
+    _rule("orphan:get_one", ADMIN, "Show an orphan.", ("GET", "/v2/orphans/{id}")),
     _rule("orphan:clean", ADMIN, "Clean an orphan.", ("POST", "/v2/orphans/{id}/clean")),
-    _rule("orphan:get_sweep", MANAGER, "Show the last sweep for orphans.",
+    _rule("orphan:get_sweep", ADMIN, "Show the last sweep for orphans.",
           ("GET", "/v2/orphans/sweep")),
     _rule("orphan:sweep", ADMIN, "Begin a sweep for orphans.", ("POST", "/v2/orphans/sweep")),
 )

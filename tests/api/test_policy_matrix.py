@@ -70,10 +70,10 @@ ALLOWED: dict[str, set[str]] = {
     "DELETE /v2/attributes/{uuid}": ADMIN,
     "GET /v2/services": HOSTS_READ,
     "PUT /v2/services/{id}": ADMIN,
-    "GET /v2/orphans": HOSTS_READ,
-    "GET /v2/orphans/{id}": HOSTS_READ,
+    "GET /v2/orphans": ADMIN,
+    "GET /v2/orphans/{id}": ADMIN,
     "POST /v2/orphans/{id}/clean": ADMIN,
-    "GET /v2/orphans/sweep": HOSTS_READ,
+    "GET /v2/orphans/sweep": ADMIN,
     "POST /v2/orphans/sweep": ADMIN,
 }
 
