@@ -167,8 +167,7 @@ class Hardware:
     def discover(self) -> Discovery:
         """Ask every driver once; one that fails costs its own devices only."""
         with self._discovering:
-            with self._changing:
-                pass    # a device that the drivers before these change is not seen half done
+            self._let_finish()
             self.sysfs.begin_pass()
             for slot in self.slots:
                 self._restart(slot)
@@ -196,6 +195,7 @@ class Hardware:
     def arrange(self) -> None:
         """Make the host as device files wish, ahead of a discovery."""
         with self._discovering:
+            self._let_finish()
             self.sysfs.begin_pass()
             for slot in self.slots:
                 self._arrange(slot)
@@ -285,6 +285,11 @@ class Hardware:
             yield
         finally:
             lock.release()
+
+    def _let_finish(self) -> None:
+        """Wait for the device that the drivers before these change: it is not seen half done."""
+        with self._changing:
+            pass
 
     def replace(self, before: Hardware) -> None:
         """Take the place of other drivers, which begin to change no device from now on."""
