@@ -144,6 +144,9 @@ def _completed(headers: Headers, environ: dict[str, Any], minor: int) -> Headers
     vary = [value for name, value in headers if name.lower() == "vary"]
     kept = [(name, value) for name, value in headers if name.lower() != "vary"]
     kept += microversions.headers(minor)
+    if "cache-control" not in names:
+        # whose answer it is, says a header that caches do not look at
+        kept.append(("Cache-Control", "no-store"))
     kept.append(("Vary", ", ".join([*vary, microversions.HEADER])))
     if "x-openstack-request-id" not in names:
         kept.append(("x-openstack-request-id", _request_id(environ)))

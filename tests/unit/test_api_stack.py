@@ -152,6 +152,19 @@ def test_the_error_of_another_layer_gets_our_form_and_keeps_its_headers(
     assert ("Retry-After" in reply.headers) == (status[:3] == "503")
 
 
+@pytest.mark.parametrize(("given", "kept"), [
+    ([], "no-store"), ([("Cache-Control", "no-cache")], "no-cache")])
+def test_no_cache_keeps_an_answer_for_somebody_else(
+        given: list[tuple[str, str]], kept: str) -> None:
+    def other(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [("Content-Type", "application/json"), *given])
+        return [b"{}"]
+
+    reply = get(faults.Outermost(other), "/v2/devices")
+
+    assert dict(reply.headerlist)["Cache-Control"] == kept
+
+
 def test_each_error_of_the_tree_has_a_form(configure: Configure) -> None:
     for kind in errors.BY_SLUG.values():
         reply = get(faults.Outermost(faults.Fault(kind("why"))), "/")
