@@ -228,6 +228,7 @@ def test_the_vgpu_type_of_a_partition_is_chosen_too(
 
     browser.hears("Applied: 4\xa0\xd7\xa01g.24gb+gfx as DC-1-8Q")
     assert "1g.24gb+gfx as DC-1-8Q at units 0 to 2" in pictured(browser, "Now")
+    assert "as it is now" in browser.text(f"[data-layout='{layout}']")
 
 
 def test_what_the_host_could_not_do_is_shown_in_its_words(

@@ -116,6 +116,23 @@ def test_a_token_that_is_no_longer_good_leads_back_to_the_sign_in(
     assert kept(browser) is None
 
 
+def test_a_browser_whose_clock_is_wrong_keeps_its_session(
+        browser: browsers.Browser, world: conftest.World) -> None:
+    browser.open(world.url)
+    type_password(browser, "admin", keystones.PASSWORD, "admin")
+    browser.sees("Sign out")
+    # as if the clock went a day ahead of Keystone's
+    ahead = browser.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {
+        "source": "const R = Date; Date = class extends R {"
+                  " constructor(...a) { super(...(a.length ? a : [R.now() + 864e5])); }};"})
+    try:
+        browser.driver.refresh()
+
+        browser.sees("Hosts", "h1")
+    finally:
+        browser.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", ahead)
+
+
 def test_a_pasted_token_gets_in_without_keystone_and_stays_valid(
         browser: browsers.Browser, world: conftest.World) -> None:
     token = world.token("member", "demo")

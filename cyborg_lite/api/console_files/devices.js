@@ -7,12 +7,12 @@ import { filters, listed } from "./listing.js";
 export const title = "Devices";
 
 const FILTERS = ["hostname", "type", "vendor"];
-const TYPES = ["GPU", "FPGA", "AICHIP", "QAT", "NIC", "SSD"];
+const TYPES = ["GPU", "FPGA", "AICHIP", "QAT", "NIC", "SSD", "PCI"];
 const VENDORS = { "10de": "NVIDIA", 8086: "Intel", 1002: "AMD", "1bd4": "Inspur" };
 
 /** The vendor as the service tells it, with its name where that is well known. */
 export function vendor(device) {
-  const name = VENDORS[device.vendor];
+  const name = Object.hasOwn(VENDORS, device.vendor) ? VENDORS[device.vendor] : null;
   return name ? `${name} (${device.vendor})` : device.vendor;
 }
 

@@ -34,10 +34,12 @@ export function chooser({ found, load, rehearse, set }) {
   const draw = () => {
     const wanted = shown.layouts.filter(sieve.lets);
     const toneOf = pictures.colours(shown.profiles);
+    const hadKeyboard = grid.contains(document.activeElement);
     if (!wanted.some((layout) => layout.id === chosen?.id)) choose(null);
     grid.replaceChildren(...wanted.map((layout) => card(layout, {
       group, toneOf, shown, isChosen: layout.id === chosen?.id,
       onChoose: () => choose(layout) })));
+    if (hadKeyboard) (grid.querySelector(":checked") ?? grid.querySelector("input"))?.focus();
     const which = sieve.every.checked ? "" : ` that ${wanted.length === 1 ? "leaves" : "leave"}`
       + " room for nothing more";
     legend.textContent = `${number(wanted.length, "layout")}${which}`;
@@ -94,6 +96,7 @@ export function chooser({ found, load, rehearse, set }) {
     node: form,
     refresh: (fresh) => {
       shown = { ...fresh, layouts: sieve.every.checked ? shown.layouts : fresh.layouts };
+      if (said.contains(document.activeElement)) look.focus();
       said.replaceChildren();
       draw();
     } };
@@ -149,9 +152,8 @@ function card(layout, { group, toneOf, shown, isChosen, onChoose }) {
 }
 
 function same(partitions, current) {
-  const sorted = (list) => list.filter((one) => one.count).map(
-    ({ profile, count, vgpu_type: type }) => `${profile} ${type ?? ""} ${count}`).toSorted().join();
-  return sorted(partitions) === sorted(current);
+  const size = (list) => list.reduce((sum, one) => sum + one.count, 0);
+  return size(partitions) === size(current) && places.without(partitions, current) === 0;
 }
 
 // --- vGPU types in partitions ----------------------------------------------------------------

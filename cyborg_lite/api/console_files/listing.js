@@ -20,6 +20,9 @@ export async function listed({ caption, one, many = `${one}s`, empty, columns, f
     more.hidden = !page.next;
   };
   more.addEventListener("click", async () => {
+    // pressed twice, the same page would come twice
+    if (more.getAttribute("aria-disabled")) return;
+    more.setAttribute("aria-disabled", "true");
     wrong.replaceChildren();
     try {
       const following = await page.next();
@@ -32,7 +35,9 @@ export async function listed({ caption, one, many = `${one}s`, empty, columns, f
       const link = rows.node.querySelectorAll("tbody tr")[at]?.querySelector("a");
       (link ?? rows.node).focus();
     } catch (error) {
-      wrong.replaceChildren(trouble(error));
+      if (error.name !== "AbortError") wrong.replaceChildren(trouble(error));
+    } finally {
+      more.removeAttribute("aria-disabled");
     }
   });
   tell();

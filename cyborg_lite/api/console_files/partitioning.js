@@ -5,7 +5,7 @@ import { announce, badge, el, number, trouble } from "./dom.js";
 import { chooser } from "./layouts.js";
 import * as pictures from "./pictures.js";
 import * as places from "./places.js";
-import { Silent } from "./service.js";
+import { passes } from "./service.js";
 
 const MARKS = { applied: "good", applying: "busy", failed: "bad", unsupported: "quiet" };
 const SENTENCES = {
@@ -48,8 +48,14 @@ export async function section({ service, device, signal, onApplied }) {
       away.append(trouble(error), el("p", { class: "hint" }, "This page goes on asking."));
     }
   };
+  let isWatched = false;
   const watch = async () => {
-    const fresh = await watched(service, path, signal, { draw, wait });
+    // the same wish once more is no second one
+    if (isWatched) return;
+    isWatched = true;
+    const fresh = await watched(service, path, signal, { draw, wait }).finally(() => {
+      isWatched = false;
+    });
     if (!fresh) return;
     announce(fresh.state === "failed" ? `Failed. ${fresh.fault ?? ""}`
       : `Applied: ${places.describe(groups(fresh.current))}`);
@@ -86,7 +92,7 @@ async function watched(service, path, signal, { draw, wait }) {
       if (fresh.state !== "applying") return fresh;
     } catch (error) {
       // a service that is restarted meanwhile comes back
-      if (!(error instanceof Silent || error.status === 503)) throw error;
+      if (!passes(error)) throw error;
       wait(error);
     }
     await new Promise((resolve) => {
@@ -133,12 +139,8 @@ function figure(title, partitions, placed, units, toneOf) {
 
 /** How many of the wished partitions are there. */
 function progress({ current, desired }) {
-  const key = ({ profile, vgpu_type: type }) => `${profile} ${type ?? ""}`;
-  const here = new Map();
-  for (const group of current) here.set(key(group), (here.get(key(group)) ?? 0) + group.count);
   const wanted = desired.reduce((sum, one) => sum + one.count, 0);
-  const there = desired.reduce(
-    (sum, one) => sum + Math.min(one.count, here.get(key(one)) ?? 0), 0);
+  const there = wanted - places.without(desired, current);
   const text = `${there} of ${number(wanted, "partition")} ${there === 1 ? "is" : "are"} there`;
   return el("p", { class: "progress" },
     el("progress", { max: Math.max(wanted, 1), value: there, "aria-label": "Partitions made" }),

@@ -51,6 +51,26 @@ export function existing(groups) {
   return found.length === count ? found.toSorted((one, other) => one.start - other.start) : null;
 }
 
+/**
+ * How many of the wished partitions are not among the current ones. A wish without a vGPU type is
+ * met by any of its profile, after those that name one.
+ */
+export function without(wished, current) {
+  const here = current.map((one) => ({ ...one }));
+  const take = ({ profile, vgpu_type: type, count }) => {
+    let left = count;
+    for (const one of here.filter((each) => each.profile === profile
+      && (!type || each.vgpu_type === type))) {
+      const taken = Math.min(left, one.count);
+      one.count -= taken;
+      left -= taken;
+    }
+    return left;
+  };
+  return [...wished.filter((one) => one.vgpu_type), ...wished.filter((one) => !one.vgpu_type)]
+    .reduce((sum, one) => sum + take(one), 0);
+}
+
 /** What is there after the steps of a plan; null where a step has no place. */
 export function after(placed, steps) {
   if (!placed || steps.some((step) => !step.placement)) return null;

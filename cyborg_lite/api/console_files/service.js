@@ -13,8 +13,15 @@ const TITLES = {
   404: "There is no such thing",
   406: "The service speaks another version than this page",
   409: "This is not possible at the moment",
+  502: "The service can't answer now",
   503: "The service can't answer now",
+  504: "The service can't answer now",
 };
+
+/** Whether an error will pass: a service, or a proxy before it, that can't answer for a while. */
+export function passes(error) {
+  return error instanceof Silent || [502, 503, 504].includes(error.status);
+}
 
 /** An error that the service answered with; `message` is its own text. */
 export class Refused extends Error {
@@ -82,7 +89,12 @@ export class Service {
       if (error.name === "AbortError") throw error;
       throw new Silent();
     }
-    const answer = await reply.json().catch(() => null);
+    const answer = await reply.json().catch((error) => {
+      if (error.name === "AbortError") throw error;
+      return null;
+    });
+    // a proxy's own page, or half of an answer, is none
+    if (reply.ok && answer === null) throw new Silent();
     if (reply.ok) return answer;
     const refused = new Refused(
       reply.status, answer?.error_message?.faultstring || reply.statusText || "No reason is given.",
