@@ -100,15 +100,15 @@ class Client:
         return self.request("GET", path, params=params).json()
 
     def entries(self, path: str, name: str, params: Params = (),
-                follow: bool = True) -> list[dict[str, Any]]:
-        """Return the entries of a list, of all its pages when `follow`. name: in the answer."""
+                at_most: int | None = None) -> list[dict[str, Any]]:
+        """Return the entries of a list, of as many pages as that takes. name: in the answer."""
         found: list[dict[str, Any]] = []
         following: Params | None = params
-        while following is not None:
+        while following is not None and (at_most is None or len(found) < at_most):
             answer = self.get(path, following)
             found += answer[name]
-            following = next_page(answer.get(f"{name}_links")) if follow else None
-        return found
+            following = next_page(answer.get(f"{name}_links"))
+        return found[:at_most]
 
     # --- names ---------------------------------------------------------------------------------
 

@@ -161,7 +161,7 @@ def listed(api: client.Client, parsed: argparse.Namespace, path: str, name: str,
         api.need("queries", " and ".join(f"--{key}" for key, _ in page))
     params = [(key, value) for key, value in filters if value is not None]
     return api.entries(path, name, [*params, *((key, str(value)) for key, value in page)],
-                       follow=parsed.limit is None)
+                       at_most=parsed.limit)
 
 
 # --- tokens of services -----------------------------------------------------------------------

@@ -46,7 +46,7 @@ class ListDevices(commands.Lister):
         commands.add_list_options(parser)
         parser.add_argument("--type", metavar="<type>", help="Of this type, such as GPU or FPGA.")
         parser.add_argument("--vendor", metavar="<vendor>",
-                            help="Of this vendor, by its PCI number, such as 0x10de.")
+                            help="Of this vendor, as the list shows it, such as 10de.")
         parser.add_argument("--host", metavar="<host>", help="On this host.")
         return parser
 

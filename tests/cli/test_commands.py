@@ -46,15 +46,17 @@ def test_devices_are_listed_page_after_page_filtered_and_limited(openstack, serv
         "device list --long -f json",
         "device list --limit 2 --sort uuid:desc -f json",
         f"device list --marker {second} --sort uuid:desc -f json",
+        f"device list --limit {conftest.PAGE + 1} --sort uuid:asc -f json",
         "device list --host elsewhere --type FPGA --vendor 0xABCD -f json")
 
-    everything, two, after, elsewhere = listed.documents
+    everything, two, after, more_than_a_page, elsewhere = listed.documents
     assert listed.errors == ""
     assert {device["uuid"] for device in everything} == {first, second, third}
     assert (everything[0]["status"], everything[0]["host_state"]) == ("enabled", "up")
     assert everything[0]["driver_name"] == "fake_driver"
     assert [device["uuid"] for device in two] == [third, second]
     assert [device["uuid"] for device in after] == [first]
+    assert [device["uuid"] for device in more_than_a_page] == [first, second, third]
     assert elsewhere == []
 
 
