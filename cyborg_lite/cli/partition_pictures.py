@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
+import string
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -21,6 +22,25 @@ NARROWEST = 4
 
 NEW = "new"
 """Written in the box of a partition that is to come."""
+
+PLAIN = str.maketrans("┌┬┐└┴┘│─╌", "++++++|-.")
+"""What terminals draw with that have no lines."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Paper:
+    """What is drawn on. columns: characters beside each other, as many as wanted when None."""
+
+    columns: int | None = None
+    encoding: str = "utf-8"
+
+    def drawn(self, text: str) -> str:
+        """Return a picture in characters that there are."""
+        try:
+            text.encode(self.encoding)
+        except (UnicodeEncodeError, LookupError):
+            return text.translate(PLAIN)
+        return text
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
@@ -66,13 +86,26 @@ def width_of(boxes: Iterable[Box]) -> int:
                              for box in boxes for line in box.lines)])
 
 
-def picture(boxes: Iterable[Box], units: int, width: int = NARROWEST) -> str:
+def picture(boxes: Iterable[Box], units: int, width: int = NARROWEST,
+            paper: Paper = Paper()) -> str:
     """Draw the memory of a device, a number over each unit; what is free has dashed lines.
 
-    width: of a unit at least, so that two pictures have one scale.
+    width: of a unit at least, so that two pictures have one scale. On narrow paper boxes have
+    letters, and lines below tell what they stand for.
     """
-    row = _without_gaps(sorted(boxes), units)
-    width = max(width, width_of(row))
+    boxes = sorted(boxes)
+    width = max(width, width_of(boxes))
+    key: list[str] = []
+    if paper.columns is not None and units * width + 1 > paper.columns:
+        letters = dict(zip(dict.fromkeys(box.lines for box in boxes), string.ascii_lowercase,
+                           strict=False))
+        boxes = [dataclasses.replace(box, lines=(letters.get(box.lines, "?"),)) for box in boxes]
+        key = [f"{letter}: {' '.join(lines)}" for lines, letter in letters.items()]
+        width = NARROWEST
+    return "\n".join([paper.drawn(_drawn(_without_gaps(boxes, units), units, width)), *key])
+
+
+def _drawn(row: Sequence[Box], units: int, width: int) -> str:
     inner = [box.size * width - 1 for box in row]
     height = max(len(box.lines) for box in row)
     ruler = "".join(f"{unit:<{width}}" for unit in range(units)).rstrip()
@@ -138,28 +171,31 @@ class Places(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
     units: of the whole device. width: of a unit at least.
     """
 
-    def __init__(self, value: list[dict[str, Any]], units: int, width: int = NARROWEST) -> None:
+    def __init__(self, value: list[dict[str, Any]], units: int, width: int = NARROWEST,
+                 paper: Paper = Paper()) -> None:
         super().__init__(value)
-        self._units, self._width = units, width
+        self._units, self._width, self._paper = units, width, paper
 
     def human_readable(self) -> str:
         placed = [group for group in self._value if group["placements"]]
         lines = [layout([group]) for group in self._value if not group["placements"]]
         if self._units and (placed or not lines):
-            lines.insert(0, picture(boxes_of(placed), self._units, self._width))
+            lines.insert(0, picture(
+                boxes_of(placed), self._units, self._width, self._paper))
         return "\n".join(lines) or "none"
 
 
 class After(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
     """The partitions that there would be, as a picture."""
 
-    def __init__(self, boxes: Sequence[Box], units: int, width: int) -> None:
+    def __init__(self, boxes: Sequence[Box], units: int, width: int,
+                 paper: Paper = Paper()) -> None:
         super().__init__([{"profile": box.lines[0], "start": box.start, "size": box.size}
                           for box in boxes])
-        self._boxes, self._units, self._width = boxes, units, width
+        self._boxes, self._units, self._width, self._paper = boxes, units, width, paper
 
     def human_readable(self) -> str:
-        return picture(self._boxes, self._units, self._width)
+        return picture(self._boxes, self._units, self._width, self._paper)
 
 
 class Layout(cliff_columns.FormattableColumn[list[dict[str, Any]]]):

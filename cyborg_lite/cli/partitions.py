@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,6 +51,9 @@ LAYOUT_COLUMNS = (
 )
 """A layout; `is_now` is current, desired or empty."""
 
+BESIDE = 15
+"""Characters of a table beside the picture: names of fields, and lines."""
+
 _COUNTED = re.compile(r"(?P<profile>[^=,]+)(?:=(?P<count>[0-9]{1,4}))?(?:,(?P<type>[^=,]+))?")
 
 
@@ -62,10 +67,17 @@ def read(api: client.Client, device: str, *, every: bool = False) -> dict[str, A
     return dict(api.get(_path(device), [("all", "true")] if every else []))
 
 
-def shown(api: client.Client, found: Mapping[str, Any]) -> commands.One:
+def paper(parsed: argparse.Namespace) -> pictures.Paper:
+    """Return what a table of this command is written on: the user's terminal, as a rule."""
+    wide = parsed.max_width or (
+        shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
+    return pictures.Paper(None if wide is None else wide - BESIDE, sys.stdout.encoding or "ascii")
+
+
+def shown(api: client.Client, found: Mapping[str, Any], paper: pictures.Paper) -> commands.One:
     """Return names and values, with a picture of what exists."""
     names, values = columns.one(COLUMNS, api.version, found)
-    places = pictures.Places(found["current"], pictures.units_of(found["profiles"]))
+    places = pictures.Places(found["current"], pictures.units_of(found["profiles"]), paper=paper)
     return names, tuple(places if name == "current" else value
                         for name, value in zip(names, values, strict=True))
 
@@ -115,7 +127,7 @@ class ShowPartitions(commands.ShowOne):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> commands.One:
-        return shown(self.api, read(self.api, parsed_args.device))
+        return shown(self.api, read(self.api, parsed_args.device), paper(parsed_args))
 
 
 class _Splits(commands.ShowOne):
@@ -141,7 +153,8 @@ class _Splits(commands.ShowOne):
             "PUT", _path(parsed.device), body=body,
             params=[("dry_run", "true")] if dry_run else []).json())
 
-    def _planned(self, before: Mapping[str, Any], plan: Mapping[str, Any]) -> commands.One:
+    def _planned(self, before: Mapping[str, Any], plan: Mapping[str, Any],
+                 parsed: argparse.Namespace) -> commands.One:
         names, values = columns.one(PLAN_COLUMNS, self.api.version, plan)
         units = pictures.units_of(before["profiles"])
         if not units or any(step["placement"] is None for step in plan["steps"]):
@@ -150,8 +163,8 @@ class _Splits(commands.ShowOne):
         after = pictures.boxes_after(boxes, plan)
         width = pictures.width_of([*boxes, *after])
         return ((*names, "before", "after"),
-                (*values, pictures.Places(before["current"], units, width),
-                 pictures.After(after, units, width)))
+                (*values, pictures.Places(before["current"], units, width, paper(parsed)),
+                 pictures.After(after, units, width, paper(parsed))))
 
 
 class PlanPartitions(_Splits):
@@ -164,7 +177,7 @@ class PlanPartitions(_Splits):
 
     def take_action(self, parsed_args: argparse.Namespace) -> commands.One:
         before = read(self.api, parsed_args.device)
-        return self._planned(before, self._ask(parsed_args, dry_run=True))
+        return self._planned(before, self._ask(parsed_args, dry_run=True), parsed_args)
 
 
 class SetPartitions(_Splits):
@@ -184,9 +197,10 @@ class SetPartitions(_Splits):
         before = read(self.api, parsed_args.device)
         plan = self._ask(parsed_args, dry_run=False)
         if not parsed_args.wait:
-            return self._planned(before, plan)
+            return self._planned(before, plan, parsed_args)
         wish = pictures.counted(plan["layout"]["partitions"])
-        return shown(self.api, self._wait(parsed_args.device, wish, parsed_args.timeout))
+        return shown(self.api, self._wait(parsed_args.device, wish, parsed_args.timeout),
+                     paper(parsed_args))
 
     def _wait(self, device: str, wish: Mapping[str, int], timeout_s: float) -> dict[str, Any]:
         def over() -> dict[str, Any] | None:

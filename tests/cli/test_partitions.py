@@ -97,6 +97,23 @@ def test_there_are_pictures_in_tables_and_data_in_every_other_form(openstack):
     assert "│" not in shown.out
 
 
+def test_a_terminal_without_lines_or_with_few_columns_has_its_picture_too(openstack):
+    plain = openstack("device partition show", DEVICE, PYTHONIOENCODING="ascii")
+    narrow = openstack("device partition show", DEVICE, "--max-width", "60")
+    planned = openstack("device partition plan", DEVICE, "--partition", "2g.10gb=2",
+                        "--max-width", "60", PYTHONIOENCODING="ascii")
+
+    for shown in (plain, narrow, planned):
+        assert (shown.status, shown.errors) == (0, "")
+    assert "| 1g.5gb    | 1g.5gb    |  " in plain.out
+    assert all(len(line) <= 60 for line in narrow.out.splitlines())
+    assert "│ a │ a │       │ b             │" in narrow.out
+    assert "a: 1g.5gb A100-1-5C " in narrow.out
+    assert "b: 3g.20gb A100-3-20C " in narrow.out
+    assert "a: 2g.10gb A100-2-10C new" in planned.out
+    planned.out.encode("ascii")
+
+
 def test_layouts_that_the_device_accepts_are_listed(openstack):
     listed = openstack.several(f"device partition list {DEVICE} -f json",
                                f"device partition list {DEVICE} --all -f json")
