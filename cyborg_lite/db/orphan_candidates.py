@@ -179,7 +179,7 @@ def never_bound(database: session.Database, before: datetime.datetime,
 
 def silent_hosts(database: session.Database, hosts: Collection[str],
                  horizon: liveness.Horizon) -> list[SilentHost]:
-    """Of these hosts, those that are not up. Four statements, or one when all are up."""
+    """Of these hosts, those that are not up. Six statements, or one when all are up."""
     state = liveness.host_state(horizon).label("state")
     with database.reading() as connection:
         rows = connection.execute(
@@ -194,6 +194,9 @@ def silent_hosts(database: session.Database, hosts: Collection[str],
             sa.select(V.c.hostname, D.c.rp_uuid).join_from(D, V, V.c.id == D.c.device_id)
             .where(V.c.hostname.in_(names), D.c.synced.is_not(None)).order_by(D.c.id)))
         wishes = _by_host([
+            *connection.execute(
+                sa.select(N.c.name, sa.literal("its agent is disabled"))
+                .where(N.c.name.in_(names), N.c.status != "enabled")),
             *connection.execute(
                 sa.select(V.c.hostname, sa.literal("device ") + V.c.address + " is disabled")
                 .where(V.c.hostname.in_(names), V.c.status != "enabled")),

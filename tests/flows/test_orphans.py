@@ -557,10 +557,12 @@ def test_a_host_that_was_silent_too_long_stays_while_something_is_bound_there(
     assert one_host.arq_uuids() == {arq.uuid}
 
 
+@pytest.mark.parametrize(("table", "values"), [
+    (models.devices, {"status": "maintaining"}), (models.hosts, {"status": "disabled"})])
 def test_an_operators_wish_for_a_silent_host_is_not_lost(
-        one_host: orphanage.Orphanage) -> None:
+        one_host: orphanage.Orphanage, table: sa.Table, values: dict[str, str]) -> None:
     with one_host.database.writing() as connection:
-        connection.execute(sa.update(models.devices).values(status="maintaining"))
+        connection.execute(sa.update(table).values(values))
     one_host.silence(builders.HOST, 4000)
 
     one_host.sweep()
