@@ -48,7 +48,10 @@ class Crowd:
         self.cloud = cloud
         self.hosts = [f"gpu-{number:03}" for number in range(hosts)]
         self.free: dict[str, list[Any]] = {}
-        self.profile = builders.a_profile(cloud.database, "crowd")
+        profile = builders.a_profile(cloud.database, "crowd")
+        with cloud.database.reading() as connection:
+            self.profile_id = connection.scalar(sa.select(models.device_profiles.c.id).where(
+                models.device_profiles.c.uuid == profile.uuid))
         moment = cloud.clock()
         rows: dict[sa.Table, list[dict[str, Any]]] = collections.defaultdict(list)
         for key, host in enumerate(self.hosts, 1):
@@ -81,8 +84,9 @@ class Crowd:
         """One ARQ, Bound, with a handle of the host."""
         handle = self.free[host].pop()
         row = {"id": next(self.numbers), "uuid": str(uuid.uuid4()), "project_id": "p",
-               "state": states.BOUND, "device_profile_id": 1, "device_profile_name": "crowd",
-               "device_profile_group_id": 0, "device_profile_group": "{}",
+               "state": states.BOUND, "device_profile_id": self.profile_id,
+               "device_profile_name": "crowd", "device_profile_group_id": 0,
+               "device_profile_group": "{}",
                "instance_uuid": instance or str(uuid.uuid4()), "migration_uuid": "",
                "set_position": 0, "hostname": host,
                "device_rp_uuid": builders.rp_uuid(host=host), "resumes": False,
