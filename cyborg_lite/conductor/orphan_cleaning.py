@@ -20,7 +20,7 @@ from cyborg_lite.conductor import instance_operations
 from cyborg_lite.conductor import orphan_judgement as judgement
 from cyborg_lite.conductor import providers
 from cyborg_lite.db import liveness
-from cyborg_lite.db import orphan_candidates as candidates
+from cyborg_lite.db import orphan_deletions
 from cyborg_lite.db import orphans
 from cyborg_lite.db import services
 
@@ -73,14 +73,14 @@ def _migration(cleaner: Cleaner, finding: Finding) -> Outcome:
 def _never_bound(cleaner: Cleaner, findings: Sequence[Finding]) -> dict[str, Outcome]:
     since = {finding.object: datetime.datetime.fromisoformat(finding.subject[0])
              for finding in findings}
-    gone = candidates.delete_never_bound(
+    gone = orphan_deletions.delete_never_bound(
         cleaner.binder.database, since, [], cleaner.binder.clock(), "")
     return {finding.key: CLEANED if finding.object in gone
             else (orphans.FAILED, "It was bound or deleted meanwhile.") for finding in findings}
 
 
 def _handles(cleaner: Cleaner, findings: Sequence[Finding]) -> dict[str, Outcome]:
-    candidates.release_loose(cleaner.binder.database, [one.object for one in findings])
+    orphan_deletions.release_loose(cleaner.binder.database, [one.object for one in findings])
     cleaner.binder.wake_cleaning()
     cleaner.binder.wake_sync()
     return {finding.key: CLEANED for finding in findings}
@@ -100,7 +100,7 @@ def _provider(cleaner: Cleaner, finding: Finding) -> Outcome:
 
 
 def _deployables(cleaner: Cleaner, findings: Sequence[Finding]) -> dict[str, Outcome]:
-    candidates.compare_again(cleaner.binder.database,
+    orphan_deletions.compare_again(cleaner.binder.database,
                              {finding.host for finding in findings if finding.host})
     cleaner.binder.wake_sync()
     return {finding.key: CLEANED for finding in findings}
@@ -111,9 +111,9 @@ def _host(cleaner: Cleaner, finding: Finding) -> Outcome:
     binder, client = cleaner.binder, cleaner.placement
     host, owner = str(finding.host), binder.owner()
     moment = binder.clock()
-    if not candidates.mark_gone(binder.database, host, moment, cleaner.horizon):
+    if not orphan_deletions.mark_gone(binder.database, host, moment, cleaner.horizon):
         return orphans.KEPT, "Its agent has been heard of again."
-    if not candidates.take_host(binder.database, host, owner, moment):
+    if not orphan_deletions.take_host(binder.database, host, owner, moment):
         return orphans.FAILED, "It is being compared with Placement; next time."
     try:
         for rp_uuid in finding.subject:
@@ -125,13 +125,13 @@ def _host(cleaner: Cleaner, finding: Finding) -> Outcome:
             cleaner.keep()
             if not providers.remove(client, rp_uuid):
                 return orphans.FAILED, f"Resource provider {rp_uuid} has allocations."
-        gone = candidates.drop_host(binder.database, host, owner)
+        gone = orphan_deletions.drop_host(binder.database, host, owner)
         if gone is None:
             return orphans.FAILED, "It has accelerator requests or held handles."
         LOG.info("host=%s is gone: dropped %d devices, %d handles, %d of them not cleaned",
                  host, gone["devices"], gone["handles"], gone["to_clean"])
     finally:
-        candidates.give_host_back(binder.database, host, owner)
+        orphan_deletions.give_host_back(binder.database, host, owner)
     return CLEANED
 
 

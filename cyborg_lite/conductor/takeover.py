@@ -19,6 +19,7 @@ from cyborg_lite.db import binds
 from cyborg_lite.db import handles
 from cyborg_lite.db import leases
 from cyborg_lite.db import orphan_candidates
+from cyborg_lite.db import orphan_deletions
 
 LOG = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def expire_unbound(binder: arqs.Binder, ttl_s: float) -> int:
         return 0
     verdicts = orphan_judgement.decide(
         orphan_judgement.judge_never_bound(found, ttl_s), {}, moment, 0)
-    expired = orphan_candidates.delete_never_bound(
+    expired = orphan_deletions.delete_never_bound(
         binder.database, found, [verdict.sighting for verdict in verdicts], moment, "expiry")
     for arq in expired:
         LOG.info("arq=%s expired: bound to nothing for more than %g s", arq, ttl_s)

@@ -16,6 +16,7 @@ from cyborg_lite.db import arqs
 from cyborg_lite.db import binds
 from cyborg_lite.db import models
 from cyborg_lite.db import orphan_candidates
+from cyborg_lite.db import orphan_deletions
 from cyborg_lite.db import session
 from tests.fixtures import builders
 from tests.fixtures import databases
@@ -144,7 +145,7 @@ def test_arqs_that_were_never_bound_are_found_and_deleted_unless_they_are_bound_
     early = orphan_candidates.never_bound(database, now - datetime.timedelta(hours=1), 100)
     found = orphan_candidates.never_bound(database, now + datetime.timedelta(hours=1), 100)
     binds.start(database, builders.bind_requests([binding]), builders.an_owner(), None)
-    gone = orphan_candidates.delete_never_bound(database, found, [], now, "test")
+    gone = orphan_deletions.delete_never_bound(database, found, [], now, "test")
 
     assert early == {}
     assert set(found) == {never.uuid, binding.uuid}
