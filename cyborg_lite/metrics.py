@@ -113,6 +113,9 @@ RPC_ERRORS = _counter(
 BIND_SECONDS = _histogram(
     "bind_seconds", "Binds that this process ended (bound, failed), and how long it worked on "
     "each.", ("outcome",), CONDUCTOR, bounds_s=SLOW_S)
+for _outcome in ("bound", "failed"):
+    # a rate is of what was there before: the first failure has to be a step from 0
+    BIND_SECONDS.labels(_outcome)
 PLACEMENT_SYNCS = _counter(
     "placement_syncs", "Comparisons of a host with Placement: done, waiting for something to go, "
     "failed, or lost to another conductor.", ("outcome",), CONDUCTOR)
@@ -170,10 +173,10 @@ DISCOVERY_SECONDS = _histogram(
     ("host",), AGENT, bounds_s=SLOW_S)
 HEARTBEATS = _counter("agent_heartbeats", "Heartbeats: taken by a conductor, or unheard.",
                       ("host", "outcome"), AGENT)
-DISCOVERY_AGE = _gauge("agent_discovery_age_seconds", "Time since the last discovery ended.",
-                       ("host",), AGENT)
+DISCOVERY_AGE = _gauge("agent_discovery_age_seconds", "Time since the last discovery ended; before "
+                       "the first, since the agent began.", ("host",), AGENT)
 HEARTBEAT_AGE = _gauge("agent_heartbeat_age_seconds", "Time since a conductor last took a "
-                       "heartbeat.", ("host",), AGENT)
+                       "heartbeat; before the first, since the agent began.", ("host",), AGENT)
 AGENT_DEVICES = _gauge("agent_devices", "Devices that a driver found and offers.",
                        ("host", "driver"), AGENT)
 AGENT_WITHHELD = _gauge("agent_withheld_functions", "Functions that a driver does not offer.",

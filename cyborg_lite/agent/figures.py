@@ -17,13 +17,13 @@ from cyborg_lite.agent import hardware
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """An agent at one moment. Ages in seconds; None for what has not happened yet."""
+    """An agent at one moment. Ages in seconds, since it began for what has not happened yet."""
 
     host: str
     drivers: Sequence[str]
     discovery: hardware.Discovery | None
-    discovery_age_s: float | None
-    heartbeat_age_s: float | None
+    discovery_age_s: float
+    heartbeat_age_s: float
 
 
 class Collector:
@@ -38,8 +38,7 @@ class Collector:
         for metric, ages in (
                 (metrics.DISCOVERY_AGE, {each.host: each.discovery_age_s for each in states}),
                 (metrics.HEARTBEAT_AGE, {each.host: each.heartbeat_age_s for each in states})):
-            yield metrics.family(metric, [((host,), age) for host, age in ages.items()
-                                          if age is not None])
+            yield metrics.family(metric, [((host,), age) for host, age in ages.items()])
         found = [(state, state.discovery) for state in states if state.discovery is not None]
         for metric, count in ((metrics.AGENT_DEVICES, _devices),
                               (metrics.AGENT_WITHHELD, _withheld),

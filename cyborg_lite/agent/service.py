@@ -84,6 +84,7 @@ class Agent:
         self._asked_since: float | None = None
         self._discovered_at: float | None = None
         self._heard_at: float | None = None
+        self._began_at = clock()
         self._said_slow = False
         self._discover_at = clock()
         self._beat_at = clock()
@@ -102,6 +103,7 @@ class Agent:
                  self.settings.host, ", ".join(self.hardware.drivers) or "none",
                  self.settings.resource_provider_name, self.settings.sysfs_root)
         self._stopping = False
+        self._began_at = self._clock()
         # what there is, is known in a moment; a driver that hangs is not waited for longer
         self._beat_at = self._clock() + self.settings.report_interval_s
         if self._listener:
@@ -203,11 +205,11 @@ class Agent:
         """What it knows now, for those who watch it."""
         with self._state:
             now = self._clock()
-            discovered_at, heard_at = self._discovered_at, self._heard_at
+            discovered_at, heard_at = (self._began_at if moment is None else moment
+                                       for moment in (self._discovered_at, self._heard_at))
             return figures.State(
                 host=self.settings.host, drivers=self.hardware.drivers, discovery=self._discovery,
-                discovery_age_s=None if discovered_at is None else now - discovered_at,
-                heartbeat_age_s=None if heard_at is None else now - heard_at)
+                discovery_age_s=now - discovered_at, heartbeat_age_s=now - heard_at)
 
     def _known(self) -> hardware.Discovery:
         """Return what was discovered last; before that, that nothing is known of any driver."""

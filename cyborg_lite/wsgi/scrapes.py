@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from collections.abc import Iterable
 from typing import Any
@@ -26,6 +27,9 @@ LOG = logging.getLogger(__name__)
 
 PATH = "/metrics"
 THREADS = 2
+
+AGAIN_AFTER_S = 10.0
+"""How long a process without a port waits before it looks for one again."""
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -95,33 +99,44 @@ class AtFirstRequest:
     """An application whose process answers Prometheus from its first request on.
 
     Other WSGI servers load an application once and then fork: no thread that was there before is
-    there afterwards.
+    there afterwards. Where one starts new processes before it ends old ones, those have the ports
+    for a while yet: who finds none looks again.
     """
 
-    def __init__(self, wrapped: Application, conf: cfg.ConfigOpts) -> None:
+    def __init__(self, wrapped: Application, conf: cfg.ConfigOpts,
+                 clock: Callable[[], float] = time.monotonic) -> None:
         self._wrapped = wrapped
         self._conf = conf
+        self._clock = clock
         self._lock = threading.Lock()
         self._pid: int | None = None
+        self._again_at: float | None = None
         self.listener: Listener | None = None
 
     def __call__(self, environ: dict[str, Any],
                  start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if self._pid != os.getpid():
+        if self._is_due():
             with self._lock:
-                if self._pid != os.getpid():
-                    self._pid = os.getpid()
-                    self._start()
+                if self._is_due():
+                    is_first = self._pid != os.getpid()
+                    self._pid, self._again_at = os.getpid(), None
+                    self._start(is_first)
         return self._wrapped(environ, start_response)
 
-    def _start(self) -> None:
+    def _is_due(self) -> bool:
+        again_at = self._again_at
+        return self._pid != os.getpid() or (again_at is not None and self._clock() >= again_at)
+
+    def _start(self, is_first: bool) -> None:
         options = self._conf.metrics
         try:
             found = listen(options.host_ip, options.api_port, self._conf.api.api_workers)
         except OSError as error:
-            LOG.error("[metrics] api_port = %d: this process shows no metrics, no port of %d is "
-                      "free: %s. [api] api_workers has to be the number of its processes.",
-                      options.api_port, self._conf.api.api_workers, error.strerror or error)
+            self._again_at = self._clock() + AGAIN_AFTER_S
+            LOG.log(logging.ERROR if is_first else logging.DEBUG,
+                    "[metrics] api_port = %d: this process shows no metrics yet, no port of %d is "
+                    "free: %s. [api] api_workers has to be the number of its processes.",
+                    options.api_port, self._conf.api.api_workers, error.strerror or error)
             return
         self.listener = Listener(found, metrics.registry_of([metrics.API], config.version()))
         self.listener.start()

@@ -134,6 +134,20 @@ def test_the_first_round_beats_and_reports_everything(around: Surroundings) -> N
     assert wait_s == 10
 
 
+def test_what_never_came_to_an_end_is_as_old_as_the_agent(around: Surroundings) -> None:
+    around.conductor.trouble = errors.Unavailable("No broker.")
+    for _ in range(40):
+        around.pass_time(10)
+
+    state = around.agent.state_now()
+
+    # an alert is for this too: a driver that hangs from the beginning, a conductor never heard
+    assert state.heartbeat_age_s == 400
+    around.conductor.trouble = None
+    around.pass_time(10)
+    assert around.agent.state_now().heartbeat_age_s == 0
+
+
 def test_an_unchanged_host_sends_the_digest_alone(around: Surroundings) -> None:
     around.agent.run_once()
 

@@ -180,6 +180,20 @@ def test_calls_are_counted_by_method_and_error() -> None:
     assert value("conductor", "cyborg_lite_rpc_seconds_count", method="other") == unknown + 1
 
 
+def test_what_alerts_look_for_begins_at_zero() -> None:
+    class New:
+        @buses.exposed
+        def never_called(self) -> None: ...
+
+    buses.Dispatcher(New())
+
+    found = metrics.registry_of(["conductor"], "0")
+    for name, labels in (("rpc_errors_total", {"method": "never_called", "error": "internal"}),
+                         ("bind_seconds_count", {"outcome": "failed"}),
+                         ("bind_seconds_count", {"outcome": "bound"})):
+        assert found.get_sample_value(f"cyborg_lite_{name}", labels) is not None
+
+
 @pytest.fixture
 def cloud(tmp_path: pathlib.Path) -> Any:
     conf = clouds.configuration(tmp_path, f"sqlite:///{tmp_path}/test.sqlite")
@@ -292,7 +306,7 @@ def test_a_database_that_does_not_answer_is_shown_and_the_rest_stays(
 
 def a_state(**more: Any) -> agent_figures.State:
     return agent_figures.State(**({"host": "node1", "drivers": ["fake_driver"], "discovery": None,
-                                   "discovery_age_s": None, "heartbeat_age_s": None} | more))
+                                   "discovery_age_s": 9.0, "heartbeat_age_s": 9.0} | more))
 
 
 def test_an_agent_shows_devices_and_failures_by_driver() -> None:
@@ -313,10 +327,10 @@ def test_an_agent_shows_devices_and_failures_by_driver() -> None:
     assert shown("devices") == {"fake_driver": 2, "nvme_ssd_driver": 0, "pci_driver": 0}
     assert shown("withheld_functions")["nvme_ssd_driver"] == 1
     assert shown("driver_failed") == {"fake_driver": 0, "nvme_ssd_driver": 0, "pci_driver": 1}
-    age, = found["cyborg_lite_agent_discovery_age_seconds"].samples
-    assert (age.labels, age.value) == ({"host": "node1"}, 4.0)
-    heard, = found["cyborg_lite_agent_heartbeat_age_seconds"].samples
-    assert heard.value == 2.0
+    for name, own in (("discovery", 4.0), ("heartbeat", 2.0)):
+        assert {sample.labels["host"]: sample.value for sample in
+                found[f"cyborg_lite_agent_{name}_age_seconds"].samples} == {
+                    "node1": own, "node2": 9.0}
 
 
 # --- ports ------------------------------------------------------------------------------------
@@ -370,6 +384,23 @@ def test_under_another_server_a_port_that_is_taken_costs_no_request(
 
     assert wrapped.listener is None
     assert f"[metrics] api_port = {port}: this process shows no metrics" in caplog.text
+
+
+def test_under_another_server_a_port_that_becomes_free_is_found_later() -> None:
+    clock = Clock()
+    with scrapes.listen("127.0.0.1", 0, 1) as taken:
+        port = taken.getsockname()[1]
+        wrapped = scrapes.AtFirstRequest(hello, configured(f"metrics api_port {port}"), clock)
+        webob.Request.blank("/").get_response(wrapped)
+
+    webob.Request.blank("/").get_response(wrapped)
+    assert wrapped.listener is None
+    clock.now += scrapes.AGAIN_AFTER_S
+    webob.Request.blank("/").get_response(wrapped)
+
+    assert wrapped.listener is not None
+    assert wrapped.listener.url == f"http://127.0.0.1:{port}/metrics"
+    wrapped.listener.stop()
 
 
 def test_drivers_are_given_no_metrics_options() -> None:
