@@ -92,8 +92,10 @@ class _Diff:
             self.changes.new_partitions.append({"device_uuid": device_uuid, **values})
         elif any(known[name] != value for name, value in values.items()):
             self.changes.changed_partitions.append({"id": known["id"], **values})
-            if known["reported_key"] != values["reported_key"] == known["wished_key"] is not None:
-                self.changes.as_wished.append(device_uuid)
+            if known["reported_key"] != values["reported_key"]:
+                self.changes.split_anew.append(device_uuid)
+                if values["reported_key"] == known["wished_key"] is not None:
+                    self.changes.as_wished.append(device_uuid)
 
     def _withheld(self, device_uuid: str, withheld: messages.WithheldFunction,
                   reported: Mapping[str, messages.ReportedDevice]) -> None:

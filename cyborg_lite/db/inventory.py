@@ -87,12 +87,19 @@ class Changes:
     gone_attributes: list[int] = dataclasses.field(default_factory=list)
     new_partitions: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     changed_partitions: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    split_anew: list[str] = dataclasses.field(default_factory=list)
     as_wished: list[str] = dataclasses.field(default_factory=list)
 
     def __bool__(self) -> bool:
+        return self.is_for_placement or bool(self.changed_partitions)
+
+    @property
+    def is_for_placement(self) -> bool:
+        """Whether providers may differ now; what is merely said of partitions makes none differ."""
         return any(
             (part.new or part.changed or part.gone) if isinstance(part, TableChanges) else part
-            for part in (getattr(self, field.name) for field in dataclasses.fields(self)))
+            for part in (getattr(self, field.name) for field in dataclasses.fields(self)
+                         if field.name != "changed_partitions"))
 
 
 class HandleTaken(Exception):
@@ -111,7 +118,8 @@ def store(database: session.Database, report: messages.HostReport,
                 host_id = _locked_host(connection, report, hearing)
                 changes = diff(_known(connection, report.host), report)
                 _apply(connection, report.host, changes)
-                _settle_host(connection, host_id, report, hearing, changed=bool(changes))
+                _settle_host(connection, host_id, report, hearing,
+                             changed=changes.is_for_placement)
                 return changes
         except HandleTaken:
             continue

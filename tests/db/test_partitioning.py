@@ -158,6 +158,23 @@ def test_the_same_report_again_writes_no_row_of_it(database: session.Database) -
             and not text.startswith("SELECT")] == []
 
 
+def test_what_is_merely_said_of_partitions_gives_placement_nothing_to_do(
+        database: session.Database) -> None:
+    card = a_host(database)
+    card.partitions[0] = dataclasses.replace(card.partitions[0], in_use=True)
+    store(database, card)
+    [said] = databases.all_rows(database, models.hosts)
+    stored = row(database)["reported"]
+
+    card.split({"3g.20gb": 2})
+    store(database, card)
+    [split_anew] = databases.all_rows(database, models.hosts)
+
+    assert '"in_use":true' in stored.replace(" ", "")
+    assert said["generation"] == said["synced_generation"]
+    assert split_anew["generation"] == said["generation"] + 1
+
+
 def test_statements_of_a_report_do_not_grow_with_split_devices(database: session.Database) -> None:
     counts = {}
     for number in (2, 16):
