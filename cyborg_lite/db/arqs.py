@@ -245,9 +245,11 @@ def delete_of_instance(database: session.Database, instance_uuid: str) -> bool:
     """Delete all ARQs of the instance, of every set; returns whether a handle needs cleaning."""
     migrations = models.migrations
     with database.writing() as connection:
-        to_clean = delete_rows(connection, locked(connection, T.c.instance_uuid == instance_uuid))
-        connection.execute(
-            sa.delete(migrations).where(migrations.c.instance_uuid == instance_uuid))
+        to_clean = delete_rows(connection, of_instance_locked(connection, instance_uuid))
+        if connection.execute(
+                sa.delete(migrations).where(migrations.c.instance_uuid == instance_uuid)).rowcount:
+            # what was bound for one of them before it went
+            to_clean |= delete_rows(connection, of_instance_locked(connection, instance_uuid))
         return to_clean
 
 

@@ -165,12 +165,14 @@ def switch(database: session.Database, instance_uuid: str, migration_uuid: str,
     the set is Bound. Returns all sets.
     """
     with database.writing() as connection:
-        rows = arqs.of_instance_locked(connection, instance_uuid)
+        arqs.of_instance_locked(connection, instance_uuid)
         migration = _locked(connection, instance_uuid, migration_uuid)
         if migration is None:
             raise errors.NotFound(
                 f"Instance {instance_uuid} has no open migration {migration_uuid}.")
         if migration.active_side != to:
+            # with what was bound for it before it was locked
+            rows = arqs.of_instance_locked(connection, instance_uuid)
             coming = [row for row in rows if row.migration_uuid == migration_uuid]
             going = [row for row in rows if row.migration_uuid == arqs.ACTIVE]
             for row in coming:
@@ -202,10 +204,13 @@ def end(database: session.Database, instance_uuid: str,
     """
     with database.writing() as connection:
         rows = arqs.of_instance_locked(connection, instance_uuid)
+        if connection.execute(sa.delete(M).where(
+                M.c.instance_uuid == instance_uuid,
+                M.c.migration_uuid == migration_uuid)).rowcount:
+            # with what was bound for it before it went
+            rows = arqs.of_instance_locked(connection, instance_uuid)
         to_clean = arqs.delete_rows(
             connection, [row for row in rows if row.migration_uuid == migration_uuid])
-        connection.execute(sa.delete(M).where(
-            M.c.instance_uuid == instance_uuid, M.c.migration_uuid == migration_uuid))
         return arqs.sets_of(connection, instance_uuid), to_clean
 
 

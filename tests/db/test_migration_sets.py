@@ -5,9 +5,13 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
+from collections.abc import Callable
+from collections.abc import Iterator
 
 import pytest
+import sqlalchemy as sa
 
 from cyborg_lite import errors
 from cyborg_lite import messages
@@ -410,3 +414,56 @@ def test_switches_and_ends_at_one_time_leave_one_whole_active_set(
     assert active(database, moving.instance) in (moving.source, moving.destination)
     assert used(database) == {"in_use": 2, "free": 30}
     assert checks.find(database, LIMITS) == []
+
+
+@contextlib.contextmanager
+def just_before(database: session.Database, words: str,
+                act: Callable[[], object]) -> Iterator[None]:
+    """Act, once, before the first statement of the block that has these words."""
+    done: list[str] = []
+
+    def before(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        if words in statement and not done:
+            done.append(statement)
+            act()
+
+    sa.event.listen(database.engine, "before_cursor_execute", before)
+    try:
+        yield
+    finally:
+        sa.event.remove(database.engine, "before_cursor_execute", before)
+    assert done
+
+
+@pytest.mark.parametrize("ends", ["end", "delete"])
+def test_what_is_bound_for_a_migration_while_it_ends_goes_with_it(
+        server_database: session.Database, ends: str) -> None:
+    database = server_database
+    two_hosts(database)
+    instance, migration = builders.new_uuid(), builders.new_uuid()
+    migration_sets.begin(database, instance, migration, None)
+
+    with just_before(database, "DELETE FROM migrations",
+                     lambda: for_destination(database, instance, migration)):
+        if ends == "end":
+            migration_sets.end(database, instance, migration)
+        else:
+            arqs.delete_of_instance(database, instance)
+
+    assert used(database)["in_use"] == 0
+    assert checks.find(database, LIMITS) == []
+
+
+def test_what_is_bound_for_a_migration_while_it_is_switched_is_switched_to(
+        server_database: session.Database) -> None:
+    database = server_database
+    two_hosts(database)
+    instance, migration = builders.new_uuid(), builders.new_uuid()
+    migration_sets.begin(database, instance, migration, None)
+    destination: list[str] = []
+
+    with just_before(database, "FROM migrations", lambda: destination.extend(
+            for_destination(database, instance, migration))):
+        migration_sets.switch(database, instance, migration, "destination")
+
+    assert active(database, instance) == destination
