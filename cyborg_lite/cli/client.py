@@ -151,6 +151,11 @@ class Refused(exceptions.CommandError):
         self.status = status
         self.text = text
 
+    @property
+    def passes(self) -> bool:
+        """Say whether a service, or a proxy before it, can't answer for a while."""
+        return self.status in (502, 503, 504)
+
 
 # --- pure -------------------------------------------------------------------------------------
 

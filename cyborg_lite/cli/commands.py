@@ -109,12 +109,17 @@ def add_wait_options(parser: argparse.ArgumentParser, until: str) -> None:
 def wait(look: Callable[[], T | None], timeout_s: float, what: str) -> T:
     """Look again and again until there is something, with growing pauses, and return that.
 
-    what: is said when it takes too long.
+    A service that is restarted meanwhile is waited for. what: is said when it takes too long.
     """
     until = time.monotonic() + timeout_s
     pause_s = FIRST_PAUSE_S
     while True:
-        found = look()
+        try:
+            found = look()
+        except client.Refused as error:
+            if not error.passes or time.monotonic() > until:
+                raise
+            found = None
         if found is not None:
             return found
         if time.monotonic() > until:

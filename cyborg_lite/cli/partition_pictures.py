@@ -62,15 +62,19 @@ def boxes_of(groups: Iterable[Mapping[str, Any]]) -> list[Box]:
 
 def boxes_after(boxes: Iterable[Box], plan: Mapping[str, Any]) -> list[Box]:
     """Return the boxes that there are once a plan is carried out; all places have to be known."""
-    types = {part["profile"]: part["vgpu_type"] for part in plan["layout"]["partitions"]}
+    types: dict[str, set[str]] = collections.defaultdict(set)
+    for part in plan["layout"]["partitions"]:
+        types[part["profile"]].add(part["vgpu_type"] or "")
     there = {box.start: box for box in boxes}
     for one in plan["steps"]:
         place, profile = one["placement"], one["profile"]
         if one["action"] == "destroy":
             there.pop(place["start"], None)
         else:
+            # which of several types gets which place, the plan does not say
+            kind = next(iter(types[profile])) if len(types[profile]) == 1 else ""
             there[place["start"]] = Box(place["start"], place["size"], tuple(
-                text for text in (profile, types.get(profile), NEW) if text))
+                text for text in (profile, kind, NEW) if text))
     return sorted(there.values())
 
 

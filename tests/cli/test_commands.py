@@ -379,11 +379,20 @@ def test_a_service_that_is_too_old_is_named_as_the_reason(
         program: Callable[..., command_line.OpenStack], old_service: str) -> None:
     openstack = program(old_service)
 
-    done = openstack.several("arq list --host here --state Bound", "device list -f json")
+    done = openstack.several(
+        "arq list --host here --state Bound", "device list -f json",
+        f"device disable {MISSING} --reason fan", f"device clean {MISSING}",
+        f"device partition list {MISSING}", f"device partition show {MISSING}",
+        f"device partition set {MISSING} --layout empty", f"arq list --migration {MISSING}",
+        "service list", "service set here --disable", "orphan list", f"orphan show {MISSING}",
+        f"orphan clean {MISSING}", "orphan sweep", "orphan sweep show")
 
     assert done.errors.splitlines() == [
-        "--state and --host: microversion 2.5 of the accelerator API is needed; this service "
-        "speaks up to 2.3. Upgrade the service, or do without."]
+        f"{what}: microversion 2.{since} of the accelerator API is needed; this service speaks up "
+        "to 2.3. Upgrade the service, or do without." for what, since in (
+            ("--state and --host", 5), ("--reason", 7), ("Cleaning a device", 7),
+            *[("Partitions of a device", 8)] * 3, ("--migration", 9), *[("Services", 10)] * 2,
+            *[("Orphans", 10)] * 5)]
     assert done.documents == [[]]
 
 

@@ -208,6 +208,23 @@ def test_a_thing_that_refuses_does_not_keep_others_from_being_tried():
     assert str(refused.value) == "1 of 3 failed: b is in use (HTTP 409)"
 
 
+def test_a_service_that_is_restarted_is_waited_for_and_a_refusal_is_not():
+    answers = [client.Refused(503, "No conductor."), client.Refused(502, "Bad Gateway"), "there"]
+    refusals = [client.Refused(404, "Gone.")]
+
+    def look(source: list[object]) -> object:
+        answer = source.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert commands.wait(lambda: look(answers), 30, "Not there") == "there"
+    with pytest.raises(client.Refused, match="Gone"):
+        commands.wait(lambda: look(refusals), 30, "Not there")
+    with pytest.raises(client.Refused, match="No conductor"):
+        commands.wait(lambda: look([client.Refused(503, "No conductor.")]), -1, "Not there")
+
+
 @pytest.mark.parametrize(("text", "is_id"), [
     ("11111111-1111-4111-8111-111111111111", True), ("11111111111141118111111111111111", True),
     ("my-server", False), ("11111111", False), ("", False)])
@@ -317,6 +334,16 @@ def test_steps_turn_what_is_into_what_will_be():
 
     assert [(box.start, box.size, box.lines) for box in after] == [
         (0, 2, ("2g.10gb", "A100-2-10C", "new")), (6, 1, ("1g.5gb",))]
+
+
+def test_of_several_types_in_one_profile_none_is_guessed():
+    after = partition_pictures.boxes_after([], {
+        "layout": {"partitions": [{"profile": "1g.24gb", "count": 1, "vgpu_type": kind}
+                                  for kind in ("DC-1-8Q", "DC-1-24Q")]},
+        "steps": [{"action": "create", "profile": "1g.24gb", "placement": place(start, 3)}
+                  for start in (0, 3)]})
+
+    assert [box.lines for box in after] == [("1g.24gb", "new")] * 2
 
 
 def test_a_device_that_shares_its_memory_by_time_has_lines_and_no_picture():
