@@ -335,8 +335,8 @@ def release_handles(connection: sa.Connection, arq_uuids: Sequence[str],
     session.bulk_update(connection, H, "id", rows)
     if lost:
         connection.execute(sa.delete(H).where(H.c.id.in_([row.id for row in lost])))
-        services.ask_for_report(connection, {row.hostname for row in lost})
     to_clean = [row for row in kept if row.cleans]
     if to_clean or lost:
-        services.mark_hosts_changed(connection, {row.hostname for row in [*to_clean, *lost]})
+        services.mark_hosts_changed(connection, {row.hostname for row in [*to_clean, *lost]},
+                                    to_report={row.hostname for row in lost})
     return bool(to_clean)

@@ -73,13 +73,18 @@ class Offer:
     synced: Mapping[str, Any]
 
 
-def mark_hosts_changed(connection: sa.Connection, hostnames: Collection[str]) -> None:
+def mark_hosts_changed(connection: sa.Connection, hostnames: Collection[str],
+                       to_report: Collection[str] = ()) -> None:
     """Have these hosts compared with Placement at once. One statement, in the caller's transaction.
+
+    to_report: those of them that are also to be asked for a full report, see `ask_for_report`.
     """
     if hostnames:
+        digest = {"digest": sa.case((S.c.name.in_(sorted(to_report)), sa.null()),
+                                    else_=S.c.digest)} if to_report else {}
         connection.execute(
             sa.update(S).where(S.c.name.in_(sorted(hostnames)))
-            .values(generation=S.c.generation + 1, sync_due_at=session.now()))
+            .values(generation=S.c.generation + 1, sync_due_at=session.now(), **digest))
 
 
 def ask_for_report(connection: sa.Connection, hostnames: Collection[str]) -> None:

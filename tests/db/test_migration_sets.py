@@ -372,6 +372,32 @@ def test_switch_and_end_take_at_most_ten_statements_for_eight(
     assert len(binding) <= 16  # with the four of creating and looking for the profile
 
 
+def test_an_end_with_handles_of_every_kind_takes_at_most_ten_statements_for_eight(
+        database: session.Database) -> None:
+    """Two kinds of cards, of each one handle less than before: free, to clean, and gone."""
+    def a_report(handles: int) -> messages.HostReport:
+        return builders.a_report([builders.a_device(name, deployables=[
+            builders.a_deployable(name, handles, cleans=cleans)])
+            for name, cleans in (("Fake0", True), ("Fake1", False))], host=OTHER)
+
+    builders.store(database, a_report(4))
+    instance, migration = builders.new_uuid(), builders.new_uuid()
+    found = builders.new_arqs(database, 8)
+    start(database, [request for number, name in enumerate(("Fake0", "Fake1"))
+                     for request in builders.bind_requests(
+                         found[number::2], instance, host=OTHER, migration=migration,
+                         provider=builders.rp_uuid(name, OTHER))])
+    builders.store(database, a_report(3))
+
+    with databases.counted(database) as ending:
+        migration_sets.end(database, instance, migration)
+
+    assert len(ending) <= 10
+    assert used(database) == {"cleaning": 4, "free": 3}
+    [host] = databases.all_rows(database, models.hosts)
+    assert host["digest"] is None
+
+
 @pytest.mark.parametrize("database", ["mariadb", "postgresql"], indirect=True)
 def test_of_two_sets_bound_for_one_migration_at_once_one_is_refused(
         database: session.Database) -> None:
