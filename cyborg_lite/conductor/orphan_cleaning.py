@@ -31,6 +31,7 @@ Outcome = tuple[str, str]
 """State of the record, and what stands in the way."""
 
 CLEANED: Outcome = (orphans.CLEANED, "")
+CHANGED: Outcome = (orphans.FAILED, "It was bound anew or deleted meanwhile.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +58,11 @@ def _arqs(cleaner: Cleaner, findings: Sequence[Finding]) -> dict[str, Outcome]:
     single = [finding for finding in findings if not finding.subject]
     found = _each(cleaner, _migration, [one for one in findings if one.subject])
     if single:
-        try:
-            arqs.delete(cleaner.binder, [one.object for one in single], None, bound_too=True)
-        except errors.NotFound:
-            LOG.debug("some were deleted meanwhile")
-    return found | {finding.key: CLEANED for finding in single}
+        stay, to_clean = orphan_deletions.delete_left_behind(cleaner.binder.database, {
+            one.object: (one.evidence["instance_uuid"], str(one.host)) for one in single})
+        arqs.after_delete(cleaner.binder, to_clean)
+        found |= {one.key: CHANGED if one.object in stay else CLEANED for one in single}
+    return found
 
 
 def _migration(cleaner: Cleaner, finding: Finding) -> Outcome:
@@ -75,8 +76,7 @@ def _never_bound(cleaner: Cleaner, findings: Sequence[Finding]) -> dict[str, Out
              for finding in findings}
     gone = orphan_deletions.delete_never_bound(
         cleaner.binder.database, since, [], cleaner.binder.clock(), "")
-    return {finding.key: CLEANED if finding.object in gone
-            else (orphans.FAILED, "It was bound or deleted meanwhile.") for finding in findings}
+    return {finding.key: CLEANED if finding.object in gone else CHANGED for finding in findings}
 
 
 def _handles(cleaner: Cleaner, findings: Sequence[Finding]) -> dict[str, Outcome]:

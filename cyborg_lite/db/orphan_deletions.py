@@ -56,6 +56,23 @@ def delete_never_bound(database: session.Database, found: Mapping[str, datetime.
 
 
 @session.retrying
+def delete_left_behind(database: session.Database,
+                       found: Mapping[str, tuple[str, str]]) -> tuple[set[str], bool]:
+    """Delete ARQs that are still of that instance, on that host: `{arq: (instance, host)}`.
+
+    Returns which stay, because they are somebody else's by now, and whether handles may need
+    cleaning.
+    """
+    with database.writing() as connection:
+        rows = arqs.locked(connection, T.c.uuid.in_(sorted(found)))
+        going = [row for row in rows if (row.instance_uuid, row.hostname) == found[row.uuid]]
+        to_clean = arqs.delete_rows(connection, going)
+        # what is not there may have gone in an earlier try, which had no answer
+        return ({row.uuid for row in rows} - {row.uuid for row in going},
+                to_clean or len(rows) < len(found))
+
+
+@session.retrying
 def release_loose(database: session.Database, handle_uuids: Sequence[str]) -> dict[str, str]:
     """Give back held handles that have no ARQ; returns the state of each that was one."""
     cleans = (sa.select(D.c.cleans).where(D.c.id == H.c.deployable_id)
