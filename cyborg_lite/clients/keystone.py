@@ -32,6 +32,10 @@ class Away(errors.Unavailable):
     slug, title = "service-away", "A service that is needed does not answer"
 
 
+class Stumbled(Away):
+    """The service answered 500: it fails at this very request, and may answer others."""
+
+
 class Service:
     """One service of the catalog. Safe to use from several threads."""
 
@@ -71,7 +75,8 @@ class Service:
             raise Away(f"{self._name} answered {response.status_code} to {method} {path}: our "
                        "user is not known there or may not do this.")
         if response.status_code == 429 or response.status_code >= 500:
-            raise Away(f"{self._name} answered {response.status_code} to {method} {path}.")
+            kind = Stumbled if response.status_code == 500 else Away
+            raise kind(f"{self._name} answered {response.status_code} to {method} {path}.")
         return response
 
 

@@ -112,6 +112,13 @@ class _Services:
                 judgement.same_host(name, host) for host in hosts))
             for name in names if name)
 
+    def names_of(self, host: str) -> set[str]:
+        """How a host of ours may be called in Nova."""
+        ours = {name for name, whose in candidates.known_hosts(self._asker.database).items()
+                if whose == host}
+        return {host} | {known for known in self._found.hosts
+                         if any(judgement.same_host(known, name) for name in {host, *ours})}
+
     def would_know(self, host: str, *names: str | None,
                    silent: Mapping[str, orphan_places.HostFacts]) -> bool:
         """Whether Nova's word counts on instances of a host: it has it, or has deleted it.
@@ -146,11 +153,19 @@ def _arq_facts(asker: Asker, services: _Services, arqs: Collection[candidates.Bo
 
 def _ask_for(asker: Asker, instances: Collection[str],
              servers: dict[str, nova_questions.Server]) -> set[str]:
-    """Ask for the instances that are not among the servers; returns those that Nova has not."""
+    """Ask for the instances that are not among the servers; returns those that Nova has not.
+
+    One that Nova fails to show is neither.
+    """
     gone = set()
     for instance in sorted(set(instances) - set(servers)):
         asker.keep()
-        server = asker.nova.find_server(instance)
+        try:
+            server = asker.nova.find_server(instance)
+        except keystone.Stumbled as error:
+            # one that Nova itself can't show keeps no other from being judged
+            LOG.warning("instance=%s is not judged: %s", instance, error.detail)
+            continue
         if server is None:
             gone.add(instance)
         else:
@@ -163,7 +178,10 @@ def _migration_facts(asker: Asker, instances: Collection[str],
     statuses: dict[str, Mapping[str, str]] = {}
     for instance in sorted(instances):
         asker.keep()
-        statuses[instance] = asker.nova.migrations_of(instance)
+        try:
+            statuses[instance] = asker.nova.migrations_of(instance)
+        except keystone.Stumbled as error:
+            LOG.warning("instance=%s is not judged: %s", instance, error.detail)
     consumers = {one for one in sorted(migrations)
                  if asker.ask(asker.placement.has_allocations, one)}
     return {"open_migrations": candidates.migrations_of(asker.database, instances),
@@ -179,7 +197,15 @@ def _host_facts(asker: Asker, services: _Services,
         asker.ask(asker.placement.list_tree, uuid) for uuid in host.rp_uuids[:1]) or any(
         asker.ask(asker.placement.find_provider, name)
         for name in (host.resource_provider_name, host.name))
-    return orphan_places.HostFacts(host=host, is_known=is_known, has_provider=has_provider)
+    return orphan_places.HostFacts(
+        host=host, is_known=is_known,
+        has_provider=has_provider or (False if _is_our_placement(asker, host) else None))
+
+
+def _is_our_placement(asker: Asker, host: candidates.SilentHost) -> bool:
+    """Whether Placement has something of another host of ours; that of another region has not."""
+    others = candidates.providers_elsewhere(asker.database, host.name)
+    return not others or any(provider.uuid in others for provider in _providers(asker))
 
 
 # --- everywhere at once -----------------------------------------------------------------------
@@ -268,13 +294,14 @@ def _leaks(asker: Asker, services: _Services,
     servers: dict[str, nova_questions.Server] = {}
     gone = {consumer for consumer in _ask_for(asker, set(rooms) - known, servers)
             if services.would_know(rooms[consumer][0], silent={})}
-    on_host: dict[str, Mapping[str, str]] = {}
+    on_host: dict[str, set[str]] = {}
     found = []
     for consumer in sorted(gone):
         host, rp_uuids = rooms[consumer]
         if host not in on_host:
             asker.keep()
-            on_host[host] = asker.nova.migrations_on(host)
+            on_host[host] = {migration for name in sorted(services.names_of(host))
+                             for migration in asker.nova.migrations_on(name)}
         if consumer not in on_host[host]:
             found.append(orphan_places.AllocationFacts(
                 consumer=consumer, host=host, rp_uuids=tuple(sorted(rp_uuids))))

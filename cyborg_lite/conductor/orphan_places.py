@@ -21,21 +21,23 @@ from cyborg_lite.db import orphan_candidates
 class HostFacts:
     """A host that is silent. is_known: to Nova as a compute service, None when nobody can say.
 
-    has_provider: whether Placement has its compute node, or anything below it.
+    has_provider: whether Placement has its compute node, or anything below it; None when it has
+    nothing of any host of ours.
     """
 
     host: orphan_candidates.SilentHost
     is_known: bool | None
-    has_provider: bool
+    has_provider: bool | None
 
     @property
     def is_without_provider(self) -> bool:
         """Whether Placement had the compute node and has it no more."""
-        return bool(self.host.rp_uuids) and not self.has_provider
+        return bool(self.host.rp_uuids) and self.has_provider is False
 
 
 _KNOWN = {True: "known to Nova", False: "unknown to Nova",
           None: "no host of ours is known to Nova"}
+_PROVIDER = {True: "there", False: "not there", None: "nothing of any host of ours is there"}
 
 
 def judge_hosts(facts: Iterable[HostFacts],
@@ -55,7 +57,7 @@ def judge_hosts(facts: Iterable[HostFacts],
                 reason="; ".join(why) + (f". It stays: {stays}." if stays else "."),
                 evidence={"last_seen": str(one.host.last_seen), "state": one.host.state,
                           "compute_service": _KNOWN[one.is_known],
-                          "provider": "there" if one.has_provider else "not there"},
+                          "provider": _PROVIDER[one.has_provider]},
                 action="delete its resource providers, then its rows",
                 subject=one.host.rp_uuids))
     return found

@@ -233,6 +233,14 @@ def offered(database: session.Database, horizon: liveness.Horizon) -> list[Offer
         free=row.free or 0) for row in rows]
 
 
+def providers_elsewhere(database: session.Database, hostname: str) -> set[str]:
+    """The resource providers of all other hosts that Placement was given. One statement."""
+    with database.reading() as connection:
+        return set(connection.scalars(
+            sa.select(D.c.rp_uuid).join_from(D, V, V.c.id == D.c.device_id)
+            .where(V.c.hostname != hostname, D.c.synced.is_not(None))))
+
+
 def known_hosts(database: session.Database) -> dict[str, str]:
     """Names of hosts by the names of compute nodes that they go by, in lower case."""
     with database.reading() as connection:
