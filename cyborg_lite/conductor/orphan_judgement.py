@@ -270,7 +270,8 @@ def decide(findings: Iterable[Finding], records: Mapping[str, orphans.Record],
         record = records.get(finding.key)
         mark = f"{'stays ' if finding.keeps else ''}{finding.mark}"[:255]
         again = record is not None and record.mark == mark
-        first_seen = record.first_seen if record is not None and again else moment
+        # a clock that was ahead must not put it off until then
+        first_seen = min(record.first_seen, moment) if record is not None and again else moment
         waited = again and moment - first_seen >= datetime.timedelta(seconds=grace_s)
         state = (orphans.KEPT if finding.keeps
                  else orphans.CONFIRMED if waited or finding.at_once else orphans.SEEN)

@@ -138,7 +138,9 @@ class Reconciler:
             return
         moment = self._clock()
         last = sweeps.last_of_all_hosts(self._database)
-        if last is None or moment - last >= datetime.timedelta(seconds=self._settings.interval):
+        # also when that was said by a clock that was far ahead
+        if last is None or abs(moment - last) >= datetime.timedelta(
+                seconds=self._settings.interval):
             sweeps.start(self._database, mode=self._mode(), asked_by=TIMER, moment=moment)
             return
         if sweeps.failed_since(self._database, moment - datetime.timedelta(seconds=PAUSE_S)):
