@@ -88,13 +88,16 @@ def resume(database: session.Database, instance_uuid: str, owner: leases.Owner,
            request_id: str | None) -> Outcome:
     """Suspended ARQs become Bound, with an event, or BindStarted where the host has to work.
 
-    Repeating it changes nothing. StateConflict when one is in no state for that. What is being
-    taken down at this moment waits until that is over: it keeps the lease of who does it.
+    Repeating it changes nothing. StateConflict when one of the active set is in no state for that.
+    A set that became inactive while it was suspended is resumed too: it may be switched back to.
+    What is being taken down at this moment waits until that is over: it keeps the lease of who does
+    it.
     """
     move = states.arq_move("resume")
     with database.writing() as connection:
-        rows = _active_set(connection, instance_uuid)
-        _refuse_others(rows, {*move.sources, states.BOUND, move.target}, "resumed")
+        rows = arqs.of_instance_locked(connection, instance_uuid)
+        _refuse_others([row for row in rows if row.migration_uuid == arqs.ACTIVE],
+                       {*move.sources, states.BOUND, move.target}, "resumed")
         todo = [row for row in rows if states.allows(move, row.state)]
         work = _host_work(connection, todo)
         working = {row.arq_uuid for row in work}

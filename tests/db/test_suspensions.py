@@ -14,6 +14,7 @@ from cyborg_lite.db import arqs
 from cyborg_lite.db import binds
 from cyborg_lite.db import checks
 from cyborg_lite.db import handles
+from cyborg_lite.db import migration_sets
 from cyborg_lite.db import models
 from cyborg_lite.db import session
 from cyborg_lite.db import suspensions
@@ -204,6 +205,39 @@ def test_a_handle_that_the_host_lost_while_resuming_comes_back_as_the_instances_
 
     assert states_of(database, instance) == {states.BOUND}
     assert checks.find(database, LIMITS) == []
+
+
+def test_a_set_that_was_switched_away_from_while_suspended_can_be_resumed_and_switched_back_to(
+        database: session.Database) -> None:
+    instance, migration = bound_with_host_work(database), builders.new_uuid()
+    taken_down(database, instance)
+    migration_sets.begin(database, instance, migration, None)
+    migration_sets.switch(database, instance, migration, "destination")
+    with pytest.raises(errors.StateConflict, match="Suspended"):
+        migration_sets.switch(database, instance, migration, "source")
+    owner = builders.an_owner()
+
+    up = suspensions.resume(database, instance, owner, None)
+    binds.finish(database, results(up.tasks), owner, owner, None)
+    migration_sets.switch(database, instance, migration, "source")
+
+    assert states_of(database, instance) == {states.BOUND}
+    assert checks.find(database, LIMITS) == []
+
+
+def test_a_failed_inactive_set_keeps_no_instance_from_being_suspended_and_resumed(
+        database: session.Database) -> None:
+    instance = bound_with_host_work(database)
+    binds.start(database, builders.bind_requests(
+        builders.new_arqs(database), instance, provider=builders.new_uuid(),
+        migration=builders.new_uuid()), builders.an_owner(), None)
+    taken_down(database, instance)
+    owner = builders.an_owner()
+
+    up = suspensions.resume(database, instance, owner, None)
+    binds.finish(database, results(up.tasks), owner, owner, None)
+
+    assert states_of(database, instance) == {states.BOUND}
 
 
 def test_the_cost_does_not_grow_with_the_number_of_arqs(database: session.Database) -> None:
