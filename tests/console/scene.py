@@ -47,21 +47,22 @@ class Scene:
     """The service and what it knows. url: of the API; the console is below it."""
 
     def __init__(self, url: str, cloud: clouds.Cloud,
-                 placement: placement_fixture.Placement) -> None:
+                 placement: placement_fixture.Placement,
+                 hosts: tuple[str, str, str] = ("node1", "node2", "store-3")) -> None:
         self.url = url
         self.cloud = cloud
         self.placement = placement
         self.instance = builders.new_uuid()
         self.migration = builders.new_uuid()
-        self.node1 = played_gpus.Host("node1", [
+        self.node1 = played_gpus.Host(hosts[0], [
             played_gpus.Card("A100-40GB", A100, ("3g.20gb", "2g.10gb", "1g.5gb")),
             played_gpus.Card("A100-40GB", HELD, ("1g.5gb",) * 7)],
             [builders.a_device("Fake0")])
-        self.node2 = played_gpus.Host("node2", [
+        self.node2 = played_gpus.Host(hosts[1], [
             played_gpus.Card("H100-80GB", H100, numa_node=1),
             played_gpus.Card("T4", T4, ("T4-4Q",) * 4, scheme="vgpu"),
             played_gpus.Card("RTX-PRO-6000-Blackwell-96GB", RTX, scheme="mig-vgpu")])
-        self.store = played_gpus.Host("store-3", [], [
+        self.store = played_gpus.Host(hosts[2], [], [
             builders.a_device(f"Disk{number:02}", type="SSD", model="a disk", deployables=[
                 builders.a_deployable(f"Disk{number:02}", 1)]) for number in range(MANY)])
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What hosts, operators and proxies may do to the page: markup, long words, answers that are none.
 
-Each test has a service of its own, which asks nobody who he is.
+Each test has a service of its own, which asks nobody who he is. Placement is the one that there is:
+a process has no more.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ from typing import Any
 
 import pytest
 
+from cyborg_lite import buses
 from cyborg_lite import messages
 from cyborg_lite import rpc
 from cyborg_lite.api import app
 from cyborg_lite.api import faults
 from cyborg_lite.wsgi import server
 from tests.console import browser as browsers
+from tests.console import conftest
 from tests.console import scene as scenes
 from tests.fixtures import builders
+from tests.fixtures import cloud as clouds
 
 MARKUP = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 LONG = "w" * 255
@@ -61,10 +65,16 @@ class Proxy:
 
 
 @pytest.fixture
-def scene(tmp_path: pathlib.Path) -> Iterator[scenes.Scene]:
-    """A service that knows no host yet."""
-    with scenes.serving(tmp_path, server.listen("127.0.0.1", 0), "") as found:
-        yield found
+def scene(tmp_path: pathlib.Path, world: conftest.World) -> Iterator[scenes.Scene]:
+    """A service that knows no host yet, and has other ones than the session's."""
+    placement = world.scene.placement
+    hosts = f"a-{tmp_path.name}", f"b-{tmp_path.name}", f"c-{tmp_path.name}"
+    conf = clouds.configuration(
+        tmp_path, f"sqlite:///{tmp_path}/console.sqlite", placement=placement.url,
+        more=f"{scenes.PLACEMENT.format(placement.url)}{scenes.SILENT}")
+    with (clouds.running(conf, buses.LocalBus()) as cloud,
+          scenes.http(conf, cloud, server.listen("127.0.0.1", 0)) as url):
+        yield scenes.Scene(url, cloud, placement, hosts)
 
 
 @pytest.fixture
@@ -162,6 +172,27 @@ def test_a_proxy_whose_service_is_away_is_waited_for_while_a_layout_is_applied(
         scene.node2.may_split.set()
 
 
+def test_what_does_not_change_while_a_layout_is_applied_is_not_drawn_again(
+        browser: browsers.Browser, scene: scenes.Scene, proxy: tuple[Proxy, str]) -> None:
+    start(scene, scene.node2)
+    between, url = proxy
+    uuid = scene.device(scenes.H100)
+    scene.node2.may_split.clear()
+    try:
+        scene.cloud.client.set_partitioning(uuid, "19x7", None, False)
+        look(browser, f"{url}#/devices/{uuid}")
+        browser.sees("0 of 7 partitions are there")
+        browser.script("window.was = document.querySelector('.now .state');")
+        before = len(between.asked)
+
+        browser.until(lambda: len(between.asked) >= before + 3, "asked again and again")
+
+        assert browser.script("return document.contains(window.was)")
+    finally:
+        scene.node2.may_split.set()
+    browser.hears("Applied: 7\xa0\xd7\xa01g.10gb")
+
+
 def test_the_keyboard_stays_where_it_is_when_a_layout_has_been_applied(
         browser: browsers.Browser, scene: scenes.Scene) -> None:
     start(scene, scene.node2)
@@ -193,6 +224,16 @@ def test_an_answer_that_is_none_is_said_to_be_none(
     browser.sees("The service can't be reached", "[role=alert]")
 
 
+def test_an_older_service_behind_the_page_is_said_to_be_the_reason(
+        browser: browsers.Browser, proxy: tuple[Proxy, str]) -> None:
+    between, url = proxy
+    between.answer = "406 Not Acceptable", b'{"error_message": {"faultstring": "2.0 to 2.7"}}'
+
+    look(browser, f"{url}#/hosts")
+
+    browser.sees("The service speaks another version than this page 2.0 to 2.7", "[role=alert]")
+
+
 @pytest.mark.parametrize(("wished", "current", "missing"), [
     ([("1g", 4, None)], [("1g", 4, "DC-1-8Q")], 0),
     ([("1g", 4, None)], [("1g", 1, "DC-1-8Q"), ("1g", 2, "DC-1-24Q")], 1),
@@ -200,9 +241,9 @@ def test_an_answer_that_is_none_is_said_to_be_none(
     ([("1g", 2, "A")], [("1g", 2, "B")], 2),
     ([("1g", 1, None)], [("2g", 1, None)], 1), ([], [("1g", 1, None)], 0)])
 def test_a_wish_that_names_no_type_is_met_by_every_type(
-        browser: browsers.Browser, scene: scenes.Scene, wished: list[Any], current: list[Any],
+        browser: browsers.Browser, world: conftest.World, wished: list[Any], current: list[Any],
         missing: int) -> None:
-    look(browser, f"{scene.url}/console/#/hosts")
+    look(browser, world.url)
 
     found = browser.in_page(
         "const { without } = await import('./places.js'); return without(...given);",

@@ -39,9 +39,13 @@ export async function section({ service, device, signal, onApplied }) {
   }
   const now = el("div", { class: "now" });
   const away = el("div", {});
+  let drawn = null;
   const draw = (fresh) => {
     away.replaceChildren();
-    now.replaceChildren(...overview(fresh));
+    // what has not changed stays, and whoever reads it is not disturbed
+    const text = JSON.stringify(fresh);
+    if (text !== drawn) now.replaceChildren(...overview(fresh));
+    drawn = text;
   };
   const wait = (error) => {
     if (!away.firstChild) {
@@ -63,7 +67,9 @@ export async function section({ service, device, signal, onApplied }) {
     await onApplied().catch(() => {});
   };
   const failed = (error) => {
-    if (error.name !== "AbortError") now.append(trouble(error));
+    if (error.name === "AbortError") return;
+    drawn = null;
+    now.append(trouble(error));
   };
   const choosing = chooser({
     found,
