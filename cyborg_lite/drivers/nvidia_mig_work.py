@@ -75,7 +75,7 @@ class MigWork:
             self._execute(card.address, plan.steps)
             card = self._filled()
         except _Broken as trouble:
-            self._go_back(before, wanted, str(trouble))
+            self._go_back(before, plan, wanted, str(trouble))
             return
         if card.counts != wanted or not card.is_whole:
             raise Fault(f"every step was done, but the card has {card.describe()}: something else "
@@ -139,9 +139,12 @@ class MigWork:
 
     def _again(self) -> nvidia_mig_cards.Card:
         try:
-            return self._look()
+            card = self._look()
         except (nvidia_mig_cards.Unknown, nvml_mig.Refused) as error:
             raise _Broken(f"looking at the card again ({error})") from error
+        if card.is_blind:
+            raise _Broken("looking at the card again (NVML shows its partitions no more)")
+        return card
 
     @staticmethod
     def _do(what: str, function: Callable[..., None], *arguments: object) -> None:
@@ -152,9 +155,12 @@ class MigWork:
 
     # --- the way back -------------------------------------------------------------------------
 
-    def _go_back(self, before: nvidia_mig_cards.Card, wanted: Mapping[int, int],
-                 trouble: str) -> None:
-        """Make the partitions from before again, unless the wish came true. Raises Fault."""
+    def _go_back(self, before: nvidia_mig_cards.Card, plan: layout_plans.Plan,
+                 wanted: Mapping[int, int], trouble: str) -> None:
+        """Make the partitions from before again, unless the wish came true. Raises Fault.
+
+        Only what this plan made is destroyed: other partitions are somebody else's.
+        """
         LOG.warning("GPU %s: %s failed; the layout from before is made again", before.address,
                     trouble)
         failed = f"{trouble} failed"
@@ -166,7 +172,7 @@ class MigWork:
                 return
             if not card.is_on:
                 raise _Broken("MIG mode went off meanwhile")
-            self._execute(before.address, _way_back(before, card))
+            self._execute(before.address, _way_back(before, card, plan))
             card = self._filled()
         except _Broken as more:
             raise Fault(f"{failed}; going back to {before.describe()} failed as well: {more}; "
@@ -219,11 +225,13 @@ def _judge(card: nvidia_mig_cards.Card, wanted: Mapping[int, int]) -> None:
         raise Fault(verdict.reason + (f" Nearest: {near}." if near else ""))
 
 
-def _way_back(before: nvidia_mig_cards.Card,
-              now: nvidia_mig_cards.Card) -> list[layout_plans.Step]:
+def _way_back(before: nvidia_mig_cards.Card, now: nvidia_mig_cards.Card,
+              plan: layout_plans.Plan) -> list[layout_plans.Step]:
     there, wanted = _places(now), _places(before)
+    ours = {(step.profile_id, step.placement) for step in plan.steps
+            if step.action == layout_plans.CREATE}
     gone = [layout_plans.Step(layout_plans.DESTROY, *each.place, each.instance.id)
-            for each in now.partitions if each.place not in wanted]
+            for each in now.partitions if each.place in ours - wanted]
     new = [layout_plans.Step(layout_plans.CREATE, *place)
            for place in sorted(wanted - there, key=_largest_first)]
     return [*gone, *new]

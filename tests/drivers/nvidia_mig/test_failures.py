@@ -53,7 +53,7 @@ def is_whole(there: lab.Lab) -> bool:
 SMALL_OLD, SMALL_NEW = ("2g.12gb", "1g.6gb"), ("1g.6gb*3",)
 
 
-@pytest.mark.parametrize("code", ["19", "999!"])
+@pytest.mark.parametrize("code", ["19", "4", "999!"])
 @pytest.mark.parametrize("start", [SMALL_OLD, ()], ids=["split before", "never split"])
 def test_whichever_call_fails_once_the_old_layout_or_the_wish_is_there(
         host: Start, code: str, start: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +103,24 @@ def test_a_call_that_fails_for_good_leaves_what_the_fault_says(host: Start, call
     assert ("without a compute instance" in rest) == (not is_whole(there))
     there.apply(*NEW)
     assert has(there) == counts(NEW)
+
+
+def test_a_partition_that_was_not_seen_before_is_not_destroyed_on_the_way_back(
+        host: Start) -> None:
+    there = host(lab.A30)
+    there.apply(*SMALL_OLD)
+    call = "nvmlDeviceGetGpuInstanceProfileInfoV"
+    before = there.nvml.calls().count(call)
+    there.discover()
+    a_look = there.nvml.calls().count(call) - before
+
+    # the look that the plan is made of misses the profile of the larger partition
+    with there.nvml.failing(f"{call}:{a_look + 2}=3"), \
+            pytest.raises(nvidia_mig_work.Fault) as fault:
+        there.apply(*SMALL_NEW)
+
+    assert "the card has 2g.12gb + 1g.6gb now" in str(fault.value)
+    assert has(there) == counts(SMALL_OLD)
 
 
 def test_a_card_that_is_lost_meanwhile_is_said_to_be_unknown(host: Start) -> None:
