@@ -72,6 +72,7 @@ def _start(database: session.Database, requests: Sequence[messages.BindRequest],
     with database.writing() as connection:
         todo, positions = bind_wishes.what_to_bind(connection, requests)
         if not todo:
+            migration_sets.refuse_other_types(connection, requests)
             return Outcome()
         services.drop_events(connection, {
             row.uuid: row.instance_uuid for row, asked in todo

@@ -65,29 +65,48 @@ def open_for(connection: sa.Connection,
              requests: Iterable[messages.BindRequest]) -> dict[tuple[str, str], str]:
     """Open the migrations that these binds name; returns, of those that are live, the sets.
 
-    StateConflict for one that has been switched, or is of another type.
+    StateConflict for one that has been switched, or is of another type; Invalid for two types.
     """
-    asked: dict[tuple[str, str], str | None] = {}
-    for request in requests:
-        if request.migration_uuid is not None:
-            asked[request.instance_uuid, request.migration_uuid] = request.migration_type
-    if not asked:
-        return {}
-    known = {(row.instance_uuid, row.migration_uuid): row for row in connection.execute(
-        sa.select(M).where(sa.tuple_(M.c.instance_uuid, M.c.migration_uuid).in_(list(asked)))
-        .order_by(M.c.id).with_for_update())}
-    for key, wanted in asked.items():
-        if key in known:
-            _refuse_other(known[key], wanted)
-            if known[key].active_side != SOURCE:
-                raise errors.StateConflict(
-                    f"Migration {key[1]} of instance {key[0]} has been switched to its "
-                    "destination; nothing more can be bound for it.")
+    asked, known = _asked_and_known(connection, requests)
+    for key, row in known.items():
+        if row.active_side != SOURCE:
+            raise errors.StateConflict(
+                f"Migration {key[1]} of instance {key[0]} has been switched to its "
+                "destination; nothing more can be bound for it.")
     new = [_row(*key, wanted) for key, wanted in asked.items() if key not in known]
     if new:
         connection.execute(sa.insert(M), new)
     return {key: LIVE for key, wanted in asked.items()
             if (known[key].type if key in known else wanted) == LIVE}
+
+
+def refuse_other_types(connection: sa.Connection,
+                       requests: Iterable[messages.BindRequest]) -> None:
+    """Refuse to repeat a bind for a migration as one of another type. Invalid, StateConflict."""
+    _asked_and_known(connection, requests)
+
+
+def _asked_and_known(
+        connection: sa.Connection, requests: Iterable[messages.BindRequest],
+        ) -> tuple[dict[tuple[str, str], str | None], dict[tuple[str, str], sa.Row[Any]]]:
+    """The migrations that these binds name, with the type that each wants; those that are open."""
+    asked: dict[tuple[str, str], str | None] = {}
+    for request in requests:
+        if request.migration_uuid is not None:
+            key, wanted = (request.instance_uuid, request.migration_uuid), request.migration_type
+            if None not in (wanted, asked.get(key)) and wanted != asked[key]:
+                raise errors.Invalid(
+                    f"Migration {key[1]} of instance {key[0]} is asked for as {asked[key]} and as "
+                    f"{wanted}; it has one type.")
+            asked[key] = wanted or asked.get(key)
+    if not asked:
+        return {}, {}
+    known = {(row.instance_uuid, row.migration_uuid): row for row in connection.execute(
+        sa.select(M).where(sa.tuple_(M.c.instance_uuid, M.c.migration_uuid).in_(list(asked)))
+        .order_by(M.c.id).with_for_update())}
+    for key, row in known.items():
+        _refuse_other(row, asked[key])
+    return asked, known
 
 
 def _refuse_other(row: sa.Row[Any], wanted: str | None) -> None:

@@ -258,6 +258,33 @@ def test_a_migration_does_not_change_its_type(database: session.Database) -> Non
         migration_sets.begin(database, instance, migration, "cold")
 
 
+def test_the_bind_of_a_cold_migration_is_not_repeated_as_a_live_one(
+        database: session.Database, moving: Moving) -> None:
+    requests = builders.bind_requests(
+        [arqs.get(database, uuid, None) for uuid in moving.destination], moving.instance,
+        host=OTHER, provider=builders.rp_uuid(host=OTHER), migration=moving.migration,
+        migration_type="live")
+
+    with pytest.raises(errors.StateConflict, match="begun as cold"):
+        start(database, requests)
+
+
+@pytest.mark.parametrize("kinds", [("live", "cold"), ("cold", "live")])
+def test_one_migration_is_not_bound_as_two_types(
+        database: session.Database, kinds: tuple[str, str]) -> None:
+    two_hosts(database)
+    instance, migration = builders.new_uuid(), builders.new_uuid()
+    requests = [dataclasses.replace(request, migration_type=kind) for kind, request in zip(
+        kinds, builders.bind_requests(
+            builders.new_arqs(database, 2), instance, host=OTHER,
+            provider=builders.rp_uuid(host=OTHER), migration=migration), strict=True)]
+
+    with pytest.raises(errors.Invalid, match="one type"):
+        start(database, requests)
+
+    assert databases.all_rows(database, models.migrations) == []
+
+
 def test_deleting_the_arqs_of_an_instance_frees_every_set(
         database: session.Database, moving: Moving) -> None:
     arqs.delete_of_instance(database, moving.instance)
