@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import getpass
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -38,11 +39,11 @@ def run(conf: cfg.ConfigOpts, database: session.Database) -> int:
 
 
 def _sweep(reconciler: orphans.Reconciler, host: str | None, *, dry_run: bool) -> int:
-    asked_by = f"{getpass.getuser()} with cyborg-lite-manage"
+    asked_by = f"{_user()} with cyborg-lite-manage"
     sweep = reconciler.sweep_here(host, dry_run, asked_by, _print)
     while sweep.state == "running":
         # one that was begun before is not over; its conductor may be dead
-        if not reconciler.work_once():
+        if not reconciler.work_once(only=sweep.id if dry_run else None):
             print(f"sweep {sweep.id} waits for another one", file=sys.stderr)
             time.sleep(WAIT_S)
         sweep = reconciler.sweep_here(host, dry_run, asked_by, _print)
@@ -51,6 +52,13 @@ def _sweep(reconciler: orphans.Reconciler, host: str | None, *, dry_run: bool) -
     print(", ".join(f"{name} {number}" for name, number in sorted(sweep.counts.items())) or
           "nothing was looked at")
     return LEFT if set(sweep.counts) - set(SETTLED) else DONE
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a number that has no name
+        return f"user {os.getuid()}"
 
 
 def _print(verdicts: Sequence[orphan_judgement.Verdict]) -> None:

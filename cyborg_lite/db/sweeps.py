@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sweeps and their steps, one a host: who works on which, what is left. What they find: `orphans`.
 
-Of several sweeps the oldest goes first, so that no host is ever in two hands.
+Of several sweeps the oldest goes first, so that no host is ever in two hands; a dry run, which does
+nothing to any, may be done meanwhile by who asks for it.
 """
 
 from __future__ import annotations
@@ -132,16 +133,17 @@ def take(database: session.Database, owner: leases.Owner, moment: datetime.datet
          batch_size: int, only: str | None = None) -> Work | None:
     """Take steps of the oldest sweep that nobody works on: hosts with about so many ARQs.
 
-    only: the sweep to take them of, when it is not the oldest.
+    only: the sweep to take them of; None then when another is older and this is no dry run.
 
     None when there is nothing to take, which may be because others are at it.
     """
     free = sa.and_(P.c.done.is_(False),
                    sa.or_(P.c.lease_until.is_(None), P.c.lease_until < moment,
                           P.c.lease_owner == owner.conductor))
+    at_once = sa.case((sa.and_(W.c.uuid == only, W.c.mode == DRY_RUN), 0), else_=1)
     with database.reading() as connection:
         sweep = connection.execute(
-            sa.select(W).where(W.c.state == RUNNING).order_by(W.c.id).limit(1)).first()
+            sa.select(W).where(W.c.state == RUNNING).order_by(at_once, W.c.id).limit(1)).first()
     if sweep is None or only not in (None, sweep.uuid):
         return None
     of_sweep = sa.select(P.c.id, P.c.host, P.c.weight).where(P.c.sweep_id == sweep.id)

@@ -68,6 +68,20 @@ def test_a_sweep_prints_what_it_finds_and_cleans_it_the_second_time(
     assert "with cyborg-lite-manage" in cloud.orphans()[0].evidence["cleaned_by"]
 
 
+def test_a_dry_run_waits_for_no_other_sweep_and_does_nothing_for_it(
+        cloud: orphanage.Orphanage, sweep: Sweep) -> None:
+    arq, = cloud.bind(allocates=False)
+    cloud.sweep()
+    waiting = cloud.conductor.reconciler.start(None, False, "test")
+
+    done = sweep("--dry-run")
+
+    assert printed(done)[0] == 3
+    assert printed(done)[1][0].startswith(f"confirmed arq_instance_gone {arq.uuid} ")
+    assert cloud.arq_uuids() == {arq.uuid}
+    assert cloud.conductor.reconciler.start(None, False, "test").id == waiting.id
+
+
 def test_a_sweep_that_can_not_ask_nova_says_so_and_cleans_nothing(
         cloud: orphanage.Orphanage, sweep: Sweep) -> None:
     arq, = cloud.bind()
