@@ -176,7 +176,7 @@ class MdevDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles):
 
     def take_down(self, task: messages.HandleTask) -> None:
         """Remove the mediated device; it holds nothing while its server is suspended."""
-        self._work.clean(task)
+        self._work.take_down(task)
 
     def made(self) -> Collection[str]:
         """Return the handles for which there is a device, or was before the host started anew."""

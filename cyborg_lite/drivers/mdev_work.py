@@ -116,6 +116,10 @@ class MdevWork:
         """Remove the device, unless Nova does; a device that is gone is clean."""
         self._remove(task.handle_uuid)
 
+    def take_down(self, task: messages.HandleTask) -> None:
+        """Remove the device and keep its record: the handle is somebody's, and stays reported."""
+        self._remove_made(task.handle_uuid)
+
     def remove_unneeded(self, handles: Collection[str]) -> None:
         """Remove what we made for these handles; what can't be removed stays, and is logged."""
         for uuid, record in self._records.all().items():
@@ -127,13 +131,18 @@ class MdevWork:
                                 record.parent, error)
 
     def _remove(self, uuid: str) -> None:
+        # it keeps its record: a device that Nova left is no stranger's
+        if self._remove_made(uuid):
+            self._records.drop(uuid)
+
+    def _remove_made(self, uuid: str) -> bool:
+        """Remove the device unless Nova made it; returns whether there is none any more."""
         if self._exists(uuid):
             known = self._records.all().get(uuid)
             if not (known.made if known else self._created_by == AGENT):
-                # it keeps its record: a device that Nova left is no stranger's
-                return
+                return False
             self._remove_device(uuid)
-        self._records.drop(uuid)
+        return True
 
     def _remove_device(self, uuid: str) -> None:
         reason = ""

@@ -281,8 +281,10 @@ class NvidiaGpuDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles,
 
     def take_down(self, task: messages.HandleTask) -> None:
         """Remove the vGPU of the handle; a whole card stays as it is."""
-        if task.type == "MDEV" or "vgpu_type" in task.info:
-            self.clean(task)
+        if task.type == "MDEV":
+            self._mdevs.take_down(task)
+        elif "vgpu_type" in task.info:
+            self._vfs.clean(task)
 
     def made(self) -> Collection[str]:
         """Return the handles for which there is a vGPU, or was before the host started anew."""

@@ -100,6 +100,27 @@ def test_devices_are_made_and_removed_by_the_handles_uuid(tmp_path: pathlib.Path
     assert host.kernel.mdevs() == []
 
 
+def test_the_handle_of_a_suspended_server_is_reported_also_when_others_take_its_room(
+        tmp_path: pathlib.Path) -> None:
+    host = Host(tmp_path, MTTY, enabled_types=["mtty-2"])
+    last = host.tasks()[11]
+    host.driver.prepare(last)
+
+    for _ in range(2):
+        host.driver.take_down(last)
+    away = host.kernel.mdevs()
+    host.kernel.create_mdev("mtty", "mtty-2", str(uuid.uuid4()))
+    reported = [task.info for task in host.tasks()]
+    host.driver.prepare(last)
+
+    assert away == []
+    assert last.info in reported
+    assert len(reported) == 11
+    assert last.handle_uuid in host.kernel.mdevs()
+    host.driver.clean(last)
+    assert last.handle_uuid not in host.driver.made()
+
+
 def test_handles_are_in_the_order_of_their_numbers(tmp_path: pathlib.Path) -> None:
     host = Host(tmp_path, MTTY, enabled_types=["mtty-2"])
 
@@ -214,6 +235,7 @@ def test_with_nova_making_them_nothing_is_made_or_removed(tmp_path: pathlib.Path
         host.driver.prepare(task)
     host.kernel.create_mdev("mtty", "mtty-1", task.handle_uuid)
     with vgpu_machines.nothing_written(host.kernel):
+        host.driver.take_down(task)
         host.driver.clean(task)
         host.driver.remove_unneeded(host.driver.made())
 
