@@ -87,6 +87,20 @@ def test_a_device_shows_its_handles_by_state_in_numbers_and_as_a_picture(
     assert "CUSTOM_MIG_1G_5GB" in line
 
 
+def test_a_device_leads_to_the_requests_that_hold_its_handles(
+        visit: conftest.Visit, world: conftest.World) -> None:
+    browser = visit(f"devices/{world.scene.device(scene.HELD)}")
+    link = browser.tab_to("td a[href^='#/arqs']", at_most=120)
+    assert browser.script("return arguments[0].textContent", link) == (
+        f"Requests of node1_{scene.HELD} 1g.5gb")
+
+    browser.press(Keys.ENTER)
+
+    browser.sees("Accelerator requests", "h1")
+    assert {line.split()[0] for line in rows(browser, "Accelerator requests")} == {
+        arq.uuid for arq in (*world.scene.arqs, *world.scene.moving)}
+
+
 def test_what_is_not_there_is_told_in_the_words_of_the_service(visit: conftest.Visit) -> None:
     browser = visit("devices/00000000-0000-0000-0000-000000000000")
 

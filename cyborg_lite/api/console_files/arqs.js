@@ -8,7 +8,7 @@ export const title = "Accelerator requests";
 
 const MARKS = { Initial: "quiet", BindStarted: "busy", Bound: "good", Suspended: "busy",
   BindFailed: "bad", Unbound: "quiet" };
-const FILTERS = ["instance", "state", "hostname"];
+const FILTERS = ["instance", "state", "hostname", "device_rp_uuid"];
 
 /** What Nova attaches: the address of a function, or the uuid of a mediated device. */
 function handle(arq) {
@@ -45,6 +45,7 @@ export async function show({ service, query, signal, again }) {
       el("button", { type: "button", onclick: again }, "Refresh")),
     filters("/arqs", [field("Instance", input("instance", 36)),
       field("State", choice("state", Object.keys(MARKS), wanted.state, "any state")),
-      field("Host", input("hostname", 18))]),
+      field("Host", input("hostname", 18)),
+      field("Resource provider", input("device_rp_uuid", 36))]),
     list];
 }

@@ -51,6 +51,9 @@ function deployables(found) {
     ["Traits", (one) => one.traits.length ? el("ul", { class: "words" },
       one.traits.map((trait) => el("li", {}, trait))) : null],
     ["Attach handles", (one) => pictures.handles(one.attach_handles)],
+    ["Held by", (one) => one.rp_uuid && el("a", { href: `#/arqs?device_rp_uuid=${
+      encodeURIComponent(one.rp_uuid)}` }, "Requests",
+    el("span", { class: "out-of-sight" }, ` of ${one.name}`))],
     ...shown.map(([key, text]) => [text, (one) => one.attach_handles[key], "number"])],
   found).node;
 }
