@@ -210,7 +210,12 @@ class NvidiaMigDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles,
         address = wish.device_address
         with self._splitting:
             self._look_at_owner(address)
-            card = self._card(address)
+            try:
+                card = self._card(address)
+            except nvidia_mig_cards.Unknown as error:
+                raise nvidia_mig_work.Fault(
+                    f"NVML doesn't say how GPU {address} is split ({error}); nothing was changed"
+                ) from error
             wanted, choices = nvidia_mig_work.resolved(card, wish.partitions)
             self._look_for_users(card, choices)
             nvidia_mig_work.MigWork(

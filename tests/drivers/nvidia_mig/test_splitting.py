@@ -196,6 +196,20 @@ def test_a_partition_in_use_stays_and_the_layout_before_it_is_there_again(host: 
     assert all(each[4] == [3] for each in told["partitions"])
 
 
+@pytest.mark.parametrize("trouble", ["no_driver", "lost"])
+def test_without_an_answer_of_nvml_nothing_is_changed_and_the_fault_says_so(
+        host: Start, trouble: str) -> None:
+    there = host(lab.A100)
+    there.apply("3g.20gb")
+    there.nvml.happen(trouble, value=1)
+
+    with pytest.raises(nvidia_mig_work.Fault, match=rf"GPU {lab.CARD} is split .*nothing was ch"):
+        there.apply("7g.40gb")
+
+    there.nvml.happen(trouble, value=0)
+    assert there.partitions() == [("3g.20gb", 4)]
+
+
 def test_what_is_hidden_is_not_taken_for_empty(host: Start) -> None:
     there = host(lab.A100)
     there.apply("7g.40gb")
