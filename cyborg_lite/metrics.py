@@ -163,8 +163,8 @@ OLDEST_EVENT = _gauge("oldest_nova_event_seconds", "Age of the oldest of them; 0
 ORPHANS = _gauge("orphans", "Orphans that the sweeps found, by kind and state.", ("kind", "state"),
                  CONDUCTOR)
 
-SWEEP_AGE = _gauge("sweep_age_seconds", "Time since a sweep for orphans last ended; absent before "
-                   "the first.", (), CONDUCTOR)
+SWEEP_AGE = _gauge("sweep_age_seconds", "Time since orphans were last looked for on all hosts with "
+                   "success; absent before the first time.", (), CONDUCTOR)
 
 # --- agent ------------------------------------------------------------------------------------
 

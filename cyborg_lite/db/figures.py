@@ -17,6 +17,7 @@ from cyborg_lite import states
 from cyborg_lite.db import liveness
 from cyborg_lite.db import models
 from cyborg_lite.db import session
+from cyborg_lite.db import sweeps
 
 C = models.conductors
 E = models.events
@@ -112,7 +113,10 @@ def _singles() -> sa.Select[Any]:
         sa.select(sa.func.count()).select_from(M).scalar_subquery().label("migrations"),
         sa.select(sa.func.count()).select_from(E).scalar_subquery().label("events"),
         sa.select(sa.func.min(E.c.created_at)).scalar_subquery().label("oldest_event"),
-        sa.select(sa.func.max(S.c.finished_at)).scalar_subquery().label("swept_at"),
+        # one that failed, or was of a host or one orphan, or wrote nothing, leaves orphans unseen
+        sa.select(sa.func.max(S.c.finished_at)).where(
+            S.c.state == sweeps.DONE, S.c.mode != sweeps.DRY_RUN, S.c.host.is_(None),
+            S.c.only_orphan.is_(None)).scalar_subquery().label("swept_at"),
         wishes.scalar_subquery().label("wishes"),
         wishes.where(L.c.fault.is_not(None), L.c.fault_generation == L.c.wish_generation)
         .scalar_subquery().label("wishes_failed"))

@@ -102,10 +102,12 @@ def test_orphans_are_counted_by_kind_and_state_and_a_sweep_has_an_age(
                 uuid=builders.new_uuid(), kind="arq_instance_gone", object=f"object{number}",
                 mark="", reason="", evidence="{}", action="", state=state, first_seen=now,
                 last_seen=now, created_at=now))
-        connection.execute(sa.insert(models.sweeps).values(
-            uuid=builders.new_uuid(), state="done", mode="record", asked_by="timer",
-            started_at=now - 3 * MINUTE, finished_at=now - 2 * MINUTE, counts="{}",
-            created_at=now))
+        for values in ({"finished_at": now - 2 * MINUTE}, {"state": "failed"}, {"host": "node1"},
+                       {"mode": "dry_run"}, {"mode": "clean", "only_orphan": builders.new_uuid()}):
+            connection.execute(sa.insert(models.sweeps).values(**{
+                "uuid": builders.new_uuid(), "state": "done", "mode": "record",
+                "asked_by": "timer", "started_at": now - 3 * MINUTE, "finished_at": now,
+                "counts": "{}", "created_at": now, **values}))
 
     found = read(database)
 
