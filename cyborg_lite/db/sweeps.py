@@ -39,6 +39,9 @@ CLEAN, RECORD, DRY_RUN = "clean", "record", "dry_run"
 NO_HOST = ""
 """Name of the step for what belongs to no host; it is the last."""
 
+NO_LEASE_IS_LONGER = datetime.timedelta(hours=1)
+"""One that seems so was taken by a clock that was ahead; whoever has it loses it in good order."""
+
 MOST_HOSTS = 200
 KEPT = 1000
 """Records of sweeps that are over."""
@@ -139,6 +142,7 @@ def take(database: session.Database, owner: leases.Owner, moment: datetime.datet
     """
     free = sa.and_(P.c.done.is_(False),
                    sa.or_(P.c.lease_until.is_(None), P.c.lease_until < moment,
+                          P.c.lease_until > owner.lease_until + NO_LEASE_IS_LONGER,
                           P.c.lease_owner == owner.conductor))
     at_once = sa.case((sa.and_(W.c.uuid == only, W.c.mode == DRY_RUN), 0), else_=1)
     with database.reading() as connection:

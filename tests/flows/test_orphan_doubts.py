@@ -13,8 +13,10 @@ import sqlalchemy as sa
 from cyborg_lite import messages
 from cyborg_lite.db import arqs
 from cyborg_lite.db import binds
+from cyborg_lite.db import leases
 from cyborg_lite.db import models
 from cyborg_lite.db import session
+from cyborg_lite.db import sweeps
 from tests.fixtures import builders
 from tests.fixtures import orphanage
 
@@ -169,6 +171,20 @@ def test_a_server_that_nova_fails_to_show_keeps_no_other_orphan_alive(
 
     assert one_host.arq_uuids() == {broken.uuid}
     assert one_host.states() == {dead.uuid: "cleaned"}
+
+
+def test_a_conductor_that_died_with_its_clock_ahead_stops_no_sweep(
+        one_host: orphanage.Orphanage) -> None:
+    arq, = one_host.bind()
+    sweeps.start(one_host.database, mode=sweeps.CLEAN, asked_by="test", moment=one_host.clock(),
+                 owner=leases.Owner(builders.new_uuid(),
+                                    one_host.clock() + datetime.timedelta(days=700)))
+
+    for _ in range(2):
+        assert one_host.sweep().state == "done"
+        one_host.pass_grace()
+
+    assert one_host.states()[arq.uuid] == "cleaned"
 
 
 def test_a_clock_that_was_ahead_delays_no_orphan_once_it_is_right_again(
