@@ -71,7 +71,8 @@ def find_of_hosts(asker: Asker, hosts: Collection[str]) -> tuple[list[judgement.
         asker.keep()
         servers = asker.nova.servers_on(names)
     services = _Services(asker)
-    silent = [_host_facts(asker, services, host) for host in
+    places = _Places(asker)
+    silent = [_host_facts(asker, services, places, host) for host in
               candidates.silent_hosts(asker.database, hosts, asker.horizon)]
     facts = _arq_facts(asker, services, arqs, servers, {one.host.name: one for one in silent})
     findings = judgement.judge_arqs(facts)
@@ -189,7 +190,7 @@ def _migration_facts(asker: Asker, instances: Collection[str],
             "migrations": statuses, "consumers": consumers}
 
 
-def _host_facts(asker: Asker, services: _Services,
+def _host_facts(asker: Asker, services: _Services, places: _Places,
                 host: candidates.SilentHost) -> orphan_places.HostFacts:
     is_known = (services.know(host.name, host.resource_provider_name) if services.are_ours
                 else None)
@@ -199,13 +200,23 @@ def _host_facts(asker: Asker, services: _Services,
         for name in (host.resource_provider_name, host.name))
     return orphan_places.HostFacts(
         host=host, is_known=is_known,
-        has_provider=has_provider or (False if _is_our_placement(asker, host) else None))
+        has_provider=has_provider or (False if places.are_ours(host.name) else None))
 
 
-def _is_our_placement(asker: Asker, host: candidates.SilentHost) -> bool:
-    """Whether Placement has something of another host of ours; that of another region has not."""
-    others = candidates.providers_elsewhere(asker.database, host.name)
-    return not others or any(provider.uuid in others for provider in _providers(asker))
+class _Places:
+    """The providers that are marked as ours, asked for once, when somebody needs them."""
+
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+
+    @functools.cached_property
+    def _found(self) -> frozenset[str]:
+        return frozenset(provider.uuid for provider in _providers(self._asker))
+
+    def are_ours(self, host: str) -> bool:
+        """Whether something of another host of ours is there: another region's has nothing."""
+        others = candidates.providers_elsewhere(self._asker.database, host)
+        return not others or not self._found.isdisjoint(others)
 
 
 # --- everywhere at once -----------------------------------------------------------------------
