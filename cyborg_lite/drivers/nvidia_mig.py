@@ -281,7 +281,10 @@ class NvidiaMigDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles,
 
     def take_down(self, task: messages.HandleTask) -> None:
         """Remove the vGPU of the handle; it holds nothing of the tenant's."""
-        self.clean(task)
+        if task.type == "MDEV":
+            self._mdevs.take_down(task)
+        else:
+            self._vfs.clean(task)
 
     def made(self) -> Collection[str]:
         """Return the handles for which there is a vGPU, or was before the host started anew."""
