@@ -185,7 +185,7 @@ def _literal(text: str) -> str:
 
 
 def _part(answer: Mapping[str, Any], name: str) -> Any:
-    if name not in answer:
+    if answer.get(name) is None:
         raise keystone.Away(f"Nova's answer has no {name!r}.")
     return answer[name]
 

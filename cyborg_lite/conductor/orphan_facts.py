@@ -105,6 +105,14 @@ class _Services:
         return self._found.complete and any(
             self.know(name) for name in candidates.known_hosts(self._asker.database))
 
+    @functools.cached_property
+    def has_deleted_others(self) -> bool:
+        """Whether a host of ours that is not among them was deleted: more than half that are up
+        are. Of another region's, some may have names like ours.
+        """
+        up = candidates.hosts_up(self._asker.database, self._asker.horizon)
+        return self.are_ours and (not up or 2 * sum(self.know(*names) for names in up) > len(up))
+
     def know(self, *names: str | None) -> bool:
         """Whether a host that goes by one of these names is among them."""
         hosts = self._found.hosts
@@ -128,7 +136,9 @@ class _Services:
         """
         if host in silent and silent[host].is_without_provider:
             return self._found.complete
-        return self.are_ours and (self.know(host, *names) or host in silent)
+        if self.know(host, *names):
+            return self.are_ours
+        return host in silent and self.has_deleted_others
 
 
 def _arq_facts(asker: Asker, services: _Services, arqs: Collection[candidates.BoundArq],
@@ -192,8 +202,9 @@ def _migration_facts(asker: Asker, instances: Collection[str],
 
 def _host_facts(asker: Asker, services: _Services, places: _Places,
                 host: candidates.SilentHost) -> orphan_places.HostFacts:
-    is_known = (services.know(host.name, host.resource_provider_name) if services.are_ours
-                else None)
+    is_known: bool | None = services.know(host.name, host.resource_provider_name)
+    if not (services.are_ours if is_known else services.has_deleted_others):
+        is_known = None
     has_provider = any(
         asker.ask(asker.placement.list_tree, uuid) for uuid in host.rp_uuids[:1]) or any(
         asker.ask(asker.placement.find_provider, name)

@@ -36,7 +36,7 @@ class HostFacts:
 
 
 _KNOWN = {True: "known to Nova", False: "unknown to Nova",
-          None: "no host of ours is known to Nova"}
+          None: "too few hosts of ours are known to Nova"}
 _PROVIDER = {True: "there", False: "not there", None: "nothing of any host of ours is there"}
 
 

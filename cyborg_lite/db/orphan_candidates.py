@@ -249,6 +249,14 @@ def known_hosts(database: session.Database) -> dict[str, str]:
             for name in (row.resource_provider_name, row.name)}
 
 
+def hosts_up(database: session.Database, horizon: liveness.Horizon) -> list[tuple[str, str]]:
+    """The hosts that are up: name, and name of the compute node. One statement."""
+    with database.reading() as connection:
+        return [(row.name, row.resource_provider_name) for row in connection.execute(
+            sa.select(N.c.name, N.c.resource_provider_name)
+            .where(liveness.host_state(horizon) == liveness.UP))]
+
+
 def dropped_hosts(database: session.Database, names: Collection[str]) -> dict[str, str]:
     """Of these names of compute nodes, those of hosts that were dropped: the hosts' names."""
     orphans = models.orphans

@@ -91,6 +91,56 @@ def test_nova_and_placement_of_another_region_know_nothing_of_a_host_that_is_dow
     assert {row[1] for row in cloud.rows_of(models.hosts)} == {"node1", "node2"}
 
 
+def test_a_nova_with_one_host_of_our_names_says_nothing_of_a_host_that_is_down(
+        cloud: orphanage.Orphanage) -> None:
+    for name in ("node1", "node2", "node3", "node4"):
+        cloud.add_host(name)
+    cloud.sync()
+    living = cloud.boot("node1")
+    cloud.silence("node1", 300)
+    cloud.nova.cloud.servers.clear()
+    cloud.nova.cloud.compute_hosts[:] = ["node2", "elsewhere"]
+
+    sweep_often(cloud)
+
+    assert cloud.arq_uuids() == {living.uuid}
+
+
+def test_an_evacuated_server_keeps_what_it_gets_before_nova_shows_it_there(
+        cloud: orphanage.Orphanage) -> None:
+    for name in ("node1", "node2"):
+        cloud.add_host(name)
+    cloud.sync()
+    new = cloud.boot("node2")
+    server = cloud.nova.cloud.servers[str(new.instance_uuid)]
+    server.host = server.node = "node1"
+    server.status, server.task_state = "REBUILD", "rebuilding"
+    cloud.nova.cloud.migrate(server.uuid, "pre-migrating")
+
+    sweep_often(cloud)
+
+    assert cloud.arq_uuids() == {new.uuid}
+
+
+def test_a_confirmed_orphan_that_lives_after_all_is_not_cleaned_on_request(
+        tmp_path: pathlib.Path, sqlite: session.Database) -> None:
+    with orphanage.running(tmp_path, sqlite, "dry_run = True\n") as cloud:
+        cloud.add_host()
+        cloud.sync()
+        arq, = cloud.bind()
+        sweep_often(cloud)
+        record = next(one for one in cloud.orphans() if one.object == arq.uuid)
+        cloud.nova.cloud.add(arq.instance_uuid, builders.HOST)
+
+        cloud.conductor.endpoint.clean_orphan(record.id)
+        while cloud.conductor.reconciler.work_once():
+            pass
+
+        assert record.state == "confirmed"
+        assert cloud.arq_uuids() == {arq.uuid}
+        assert arq.uuid not in cloud.states()
+
+
 @pytest.mark.parametrize(("ours", "novas"), [
     ("node1.example.org", "node1"), ("node1", "node1.example.org"), ("Node1", "node1")])
 def test_a_host_may_have_its_domain_or_not_in_nova(
