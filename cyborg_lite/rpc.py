@@ -111,9 +111,12 @@ class ConductorClient(_Client):
         raise NotImplementedError
 
     @_remote
-    def show_profile_usage(self, profile: messages.DeviceProfile,
-                           project_id: str | None) -> list[messages.GroupUsage]:
-        """One entry a group; with `project_id` its ARQs alone are counted. NotFound."""
+    def show_profile_usage(self, profile: messages.DeviceProfile, project_id: str | None,
+                           active_only: bool = False) -> list[messages.GroupUsage]:
+        """One entry a group; with `project_id` its ARQs alone are counted. NotFound.
+
+        active_only: ARQs of inactive sets are not counted; what they hold is used nevertheless.
+        """
         raise NotImplementedError
 
     @_remote

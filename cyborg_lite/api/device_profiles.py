@@ -190,7 +190,8 @@ class DeviceProfiles(expose.Controller):
 
     def _usage(self, call: expose.Call, profile: messages.DeviceProfile) -> dict[str, Any]:
         groups = [dataclasses.asdict(group) for group in
-                  self.conductor.show_profile_usage(profile, call.caller.scope)]
+                  self.conductor.show_profile_usage(
+                      profile, call.caller.scope, not call.supports("instance_operations"))]
         if not call.supports("instance_operations"):
             # what such a client knows of them: they are bound
             for group in groups:

@@ -59,9 +59,9 @@ class Endpoint:
         return device_profiles.update(self._database, profile)
 
     @buses.exposed
-    def show_profile_usage(self, profile: messages.DeviceProfile,
-                           project_id: str | None) -> list[messages.GroupUsage]:
-        return usage.of_profile(self._database, profile, project_id)
+    def show_profile_usage(self, profile: messages.DeviceProfile, project_id: str | None,
+                           active_only: bool = False) -> list[messages.GroupUsage]:
+        return usage.of_profile(self._database, profile, project_id, active_only=active_only)
 
     @buses.exposed
     def get_device_profile(self, uuid: str | None, name: str | None) -> messages.DeviceProfile:

@@ -45,22 +45,25 @@ class _Offer:
 
 
 def of_profile(database: session.Database, profile: messages.DeviceProfile,
-               project_id: str | None) -> list[messages.GroupUsage]:
-    """One entry a group; ARQs of `project_id` alone are counted when it is given. NotFound."""
+               project_id: str | None, *, active_only: bool = False) -> list[messages.GroupUsage]:
+    """One entry a group; ARQs of `project_id` alone are counted when it is given. NotFound.
+
+    active_only: ARQs of inactive sets are left out; their handles are used nevertheless.
+    """
     classes = {key.removeprefix(RESOURCE) for group in profile.groups for key in group
                if key.startswith(RESOURCE)}
     named = {key.removeprefix(TRAIT) for group in profile.groups for key in group
              if key.startswith(TRAIT)}
     with database.reading() as connection:
-        arqs = _arqs(connection, profile.uuid, project_id)
+        arqs = _arqs(connection, profile.uuid, project_id, active_only=active_only)
         offers = _offers(connection, classes)
         traits = _traits(connection, named)
     return [_usage(group, arqs[number], offers, traits)
             for number, group in enumerate(profile.groups)]
 
 
-def _arqs(connection: sa.Connection, profile_uuid: str,
-          project_id: str | None) -> dict[int, dict[str, int]]:
+def _arqs(connection: sa.Connection, profile_uuid: str, project_id: str | None, *,
+          active_only: bool) -> dict[int, dict[str, int]]:
     profile_id = connection.scalar(sa.select(P.c.id).where(P.c.uuid == profile_uuid))
     if profile_id is None:
         raise errors.NotFound(f"Device profile {profile_uuid} does not exist.")
@@ -69,6 +72,8 @@ def _arqs(connection: sa.Connection, profile_uuid: str,
              .group_by(R.c.device_profile_group_id, R.c.state))
     if project_id is not None:
         query = query.where(R.c.project_id == project_id)
+    if active_only:
+        query = query.where(R.c.migration_uuid == "")
     counts: dict[int, dict[str, int]] = collections.defaultdict(dict)
     for group, state, number in connection.execute(query):
         counts[group][state] = number
