@@ -7,61 +7,31 @@ Raises keystone.Away when one of them gives no answer that can be relied on: the
 from __future__ import annotations
 
 import collections
-import dataclasses
 import datetime
-import functools
 import logging
-from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
-from typing import ParamSpec
-from typing import TypeVar
 
-from cyborg_lite import errors
 from cyborg_lite.clients import keystone
 from cyborg_lite.clients import nova_questions
 from cyborg_lite.clients import placement
 from cyborg_lite.conductor import orphan_judgement as judgement
 from cyborg_lite.conductor import orphan_places
+from cyborg_lite.conductor import orphan_witnesses as witnesses
 from cyborg_lite.db import liveness
 from cyborg_lite.db import orphan_candidates as candidates
-from cyborg_lite.db import session
 
 LOG = logging.getLogger(__name__)
 
 MOST_NEVER_BOUND = 1000
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Asker:
-    """What finding needs of its surroundings. keep: called between questions, keeps the lease."""
-
-    database: session.Database
-    nova: nova_questions.Questions
-    placement: placement.Placement
-    horizon: liveness.Horizon
-    keep: Callable[[], None]
-
-    def ask(self, function: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
-        """Ask Placement; what is no answer of it is Away."""
-        self.keep()
-        try:
-            return function(*arguments, **named)
-        except keystone.Away:
-            raise
-        except (errors.Error, LookupError, TypeError) as error:
-            raise keystone.Away(f"Placement's answer makes no sense: {error}") from error
-
-
 # --- host by host -----------------------------------------------------------------------------
 
 
-def find_of_hosts(asker: Asker, hosts: Collection[str]) -> tuple[list[judgement.Finding], int]:
+def find_of_hosts(asker: witnesses.Asker,
+                  hosts: Collection[str]) -> tuple[list[judgement.Finding], int]:
     """Return what is found on these hosts, and the number of ARQs that were looked at."""
     arqs = candidates.arqs_on(asker.database, hosts)
     servers: dict[str, nova_questions.Server] = {}
@@ -70,8 +40,8 @@ def find_of_hosts(asker: Asker, hosts: Collection[str]) -> tuple[list[judgement.
                  if name}
         asker.keep()
         servers = asker.nova.servers_on(names)
-    services = _Services(asker)
-    places = _Places(asker)
+    services = witnesses.Services(asker)
+    places = witnesses.Places(asker)
     silent = [_host_facts(asker, services, places, host) for host in
               candidates.silent_hosts(asker.database, hosts, asker.horizon)]
     facts = _arq_facts(asker, services, arqs, servers, {one.host.name: one for one in silent})
@@ -81,68 +51,8 @@ def find_of_hosts(asker: Asker, hosts: Collection[str]) -> tuple[list[judgement.
     return findings, len(arqs)
 
 
-class _Services:
-    """Nova's compute services, asked for once, when somebody needs them.
-
-    A Nova that has none of our hosts is that of another region: what it lacks may well exist.
-    """
-
-    def __init__(self, asker: Asker) -> None:
-        self._asker = asker
-
-    @functools.cached_property
-    def _found(self) -> nova_questions.ComputeServices:
-        self._asker.keep()
-        return self._asker.nova.compute_services()
-
-    @functools.cached_property
-    def _bare(self) -> frozenset[str]:
-        return frozenset(name.partition(".")[0] for name in self._found.hosts)
-
-    @functools.cached_property
-    def are_ours(self) -> bool:
-        """Whether every cell answers, and some host of ours is among them."""
-        return self._found.complete and any(
-            self.know(name) for name in candidates.known_hosts(self._asker.database))
-
-    @functools.cached_property
-    def has_deleted_others(self) -> bool:
-        """Whether a host of ours that is not among them was deleted: more than half that are up
-        are. Of another region's, some may have names like ours.
-        """
-        up = candidates.hosts_up(self._asker.database, self._asker.horizon)
-        return self.are_ours and (not up or 2 * sum(self.know(*names) for names in up) > len(up))
-
-    def know(self, *names: str | None) -> bool:
-        """Whether a host that goes by one of these names is among them."""
-        hosts = self._found.hosts
-        return any(
-            name.lower() in hosts or (name.lower().partition(".")[0] in self._bare and any(
-                judgement.same_host(name, host) for host in hosts))
-            for name in names if name)
-
-    def names_of(self, host: str) -> set[str]:
-        """How a host of ours may be called in Nova."""
-        ours = {name for name, whose in candidates.known_hosts(self._asker.database).items()
-                if whose == host}
-        return {host} | {known for known in self._found.hosts
-                         if any(judgement.same_host(known, name) for name in {host, *ours})}
-
-    def would_know(self, host: str, *names: str | None,
-                   silent: Mapping[str, orphan_places.HostFacts]) -> bool:
-        """Whether Nova's word counts on instances of a host: it has it, or has deleted it.
-
-        That it has deleted one is seen in Placement, where the compute node goes with it.
-        """
-        if host in silent and silent[host].is_without_provider:
-            return self._found.complete
-        if self.know(host, *names):
-            return self.are_ours
-        return host in silent and self.has_deleted_others
-
-
-def _arq_facts(asker: Asker, services: _Services, arqs: Collection[candidates.BoundArq],
-               servers: dict[str, nova_questions.Server],
+def _arq_facts(asker: witnesses.Asker, services: witnesses.Services,
+               arqs: Collection[candidates.BoundArq], servers: dict[str, nova_questions.Server],
                silent: Mapping[str, orphan_places.HostFacts]) -> judgement.ArqFacts:
     """Ask for each instance that is not where its ARQs are, and for its migrations."""
     gone = _ask_for(asker, {arq.instance_uuid for arq in arqs}, servers)
@@ -162,7 +72,7 @@ def _arq_facts(asker: Asker, services: _Services, arqs: Collection[candidates.Bo
                                           if arq.migration_uuid and arq.instance_uuid in moved}))
 
 
-def _ask_for(asker: Asker, instances: Collection[str],
+def _ask_for(asker: witnesses.Asker, instances: Collection[str],
              servers: dict[str, nova_questions.Server]) -> set[str]:
     """Ask for the instances that are not among the servers; returns those that Nova has not.
 
@@ -184,7 +94,7 @@ def _ask_for(asker: Asker, instances: Collection[str],
     return gone
 
 
-def _migration_facts(asker: Asker, instances: Collection[str],
+def _migration_facts(asker: witnesses.Asker, instances: Collection[str],
                      migrations: Collection[str]) -> dict[str, Any]:
     statuses: dict[str, Mapping[str, str]] = {}
     for instance in sorted(instances):
@@ -200,7 +110,7 @@ def _migration_facts(asker: Asker, instances: Collection[str],
             "migrations": statuses, "consumers": consumers}
 
 
-def _host_facts(asker: Asker, services: _Services, places: _Places,
+def _host_facts(asker: witnesses.Asker, services: witnesses.Services, places: witnesses.Places,
                 host: candidates.SilentHost) -> orphan_places.HostFacts:
     is_known: bool | None = services.know(host.name, host.resource_provider_name)
     if not (services.are_ours if is_known else services.has_deleted_others):
@@ -214,27 +124,12 @@ def _host_facts(asker: Asker, services: _Services, places: _Places,
         has_provider=has_provider or (False if places.are_ours(host.name) else None))
 
 
-class _Places:
-    """The providers that are marked as ours, asked for once, when somebody needs them."""
-
-    def __init__(self, asker: Asker) -> None:
-        self._asker = asker
-
-    @functools.cached_property
-    def _found(self) -> frozenset[str]:
-        return frozenset(provider.uuid for provider in _providers(self._asker))
-
-    def are_ours(self, host: str) -> bool:
-        """Whether something of another host of ours is there: another region's has nothing."""
-        others = candidates.providers_elsewhere(self._asker.database, host)
-        return not others or not self._found.isdisjoint(others)
-
-
 # --- everywhere at once -----------------------------------------------------------------------
 
 
-def find_of_no_host(asker: Asker, host: str | None, *, never_bound_before: datetime.datetime,
-                    ttl_s: float, heals: bool) -> tuple[list[judgement.Finding], int]:
+def find_of_no_host(asker: witnesses.Asker, host: str | None, *,
+                    never_bound_before: datetime.datetime, ttl_s: float, heals: bool,
+                    ) -> tuple[list[judgement.Finding], int]:
     """Return what is found in Placement, and among what has no host; of one host, if named.
 
     For Placement it is one request, and one for each number of free handles of each class; more
@@ -242,14 +137,14 @@ def find_of_no_host(asker: Asker, host: str | None, *, never_bound_before: datet
     """
     findings: list[judgement.Finding] = []
     offered = candidates.offered(asker.database, asker.horizon)
-    providers = {provider.uuid: provider for provider in _providers(asker)}
+    providers = {provider.uuid: provider for provider in witnesses.marked_providers(asker)}
     findings += orphan_places.judge_providers(_strangers(asker, host, offered, providers))
     here = [one for one in offered if host in (None, one.hostname)]
     findings += orphan_places.judge_deployables([
         one for one in here if one.is_synced and one.host_state == liveness.UP
         and one.rp_uuid not in providers
         and not asker.ask(asker.placement.list_tree, one.rp_uuid)])
-    services = _Services(asker)
+    services = witnesses.Services(asker)
     leaks = _leaks(asker, services, [one for one in here if one.rp_uuid in providers])
     findings += orphan_places.judge_allocations(leaks, heals=heals)
     if host is None:
@@ -259,11 +154,7 @@ def find_of_no_host(asker: Asker, host: str | None, *, never_bound_before: datet
     return findings, len(here)
 
 
-def _providers(asker: Asker) -> list[placement.Provider]:
-    return asker.ask(asker.placement.list_with_trait, placement.OWNER_TRAIT)
-
-
-def _strangers(asker: Asker, host: str | None, offered: Iterable[candidates.Offered],
+def _strangers(asker: witnesses.Asker, host: str | None, offered: Iterable[candidates.Offered],
                providers: Mapping[str, placement.Provider]) -> list[orphan_places.ProviderFacts]:
     known = {one.rp_uuid for one in offered}
     strangers = [provider for uuid, provider in sorted(providers.items())
@@ -295,7 +186,7 @@ def _host_of(root_name: str, hosts: Mapping[str, str]) -> str | None:
                  if judgement.same_host(name, root_name)), None)
 
 
-def _leaks(asker: Asker, services: _Services,
+def _leaks(asker: witnesses.Asker, services: witnesses.Services,
            offered: Iterable[candidates.Offered]) -> list[orphan_places.AllocationFacts]:
     """Find consumers that nobody knows, where Placement has less room than we have handles."""
     groups: dict[tuple[str, int], list[candidates.Offered]] = collections.defaultdict(list)
@@ -330,7 +221,8 @@ def _leaks(asker: Asker, services: _Services,
     return found
 
 
-def _empty_migrations(asker: Asker, services: _Services) -> list[judgement.Finding]:
+def _empty_migrations(asker: witnesses.Asker,
+                      services: witnesses.Services) -> list[judgement.Finding]:
     migrations = candidates.empty_migrations(asker.database)
     if not migrations:
         return []

@@ -27,6 +27,7 @@ from cyborg_lite.conductor import arqs
 from cyborg_lite.conductor import orphan_cleaning
 from cyborg_lite.conductor import orphan_facts
 from cyborg_lite.conductor import orphan_judgement as judgement
+from cyborg_lite.conductor import orphan_witnesses
 from cyborg_lite.db import leases
 from cyborg_lite.db import liveness
 from cyborg_lite.db import orphans
@@ -200,7 +201,7 @@ class Reconciler:
         keeper = _Keeper(self, work)
         moment = self._clock()
         horizon = self.horizon()
-        asker = orphan_facts.Asker(
+        asker = orphan_witnesses.Asker(
             database=self._database, nova=self._nova.for_request(request_id),
             placement=self._placement.for_request(request_id), horizon=horizon,
             keep=keeper.keep)
@@ -219,7 +220,7 @@ class Reconciler:
         counts.update(verdict.finding.kind for verdict in verdicts)
         self._log_end(sweeps.finish(self._database, work, self._owner(), counts, self._clock()))
 
-    def _find(self, asker: orphan_facts.Asker, work: sweeps.Work,
+    def _find(self, asker: orphan_witnesses.Asker, work: sweeps.Work,
               moment: datetime.datetime) -> tuple[list[judgement.Finding], int]:
         if not work.is_last:
             return orphan_facts.find_of_hosts(asker, work.hosts)
