@@ -21,6 +21,7 @@ from oslo_context import context as oslo_context
 from cyborg_lite import auth
 from cyborg_lite import errors
 from cyborg_lite import messages
+from cyborg_lite.clients import keystone
 from cyborg_lite.clients import nova_questions
 from cyborg_lite.clients import placement
 from cyborg_lite.conductor import arqs
@@ -176,11 +177,15 @@ class Reconciler:
             self._do(work, told)
         except Abandoned:
             LOG.info("sweep=%s another conductor takes %d hosts over", work.uuid, len(work.hosts))
+        except keystone.Stumbled as error:
+            self._leave_out(work, error.detail)
+            return True
         except errors.Error as error:
             fault = error.detail
         except Exception as error:
             LOG.exception("sweep=%s failed", work.uuid)
-            fault = f"{type(error).__name__}; the log has more."
+            self._leave_out(work, f"{type(error).__name__}; the log has more.")
+            return True
         if fault is None:
             if self._said is not None:
                 LOG.info("sweep=%s Nova and Placement answer again", work.uuid)
@@ -191,6 +196,13 @@ class Reconciler:
                     "sweep=%s judges nothing and ends: %s", work.uuid, fault)
             self._said = fault
         return True
+
+    def _leave_out(self, work: sweeps.Work, fault: str) -> None:
+        """End a batch that can't be judged, whose trouble need not be that of the others."""
+        LOG.warning("sweep=%s host=%s nothing more of them is judged: %s", work.uuid,
+                    ",".join(work.hosts[:5]), fault)
+        self._log_end(sweeps.finish(
+            self._database, work, self._owner(), {}, self._clock(), fault))
 
     def _owner(self) -> leases.Owner:
         return leases.Owner(self._binder.conductor_id,

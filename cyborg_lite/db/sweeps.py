@@ -199,8 +199,12 @@ def _ours(work: Work, owner: leases.Owner) -> sa.ColumnElement[bool]:
 
 @session.retrying
 def finish(database: session.Database, work: Work, owner: leases.Owner,
-           counts: Mapping[str, int], moment: datetime.datetime) -> messages.Sweep | None:
-    """Note that steps are done; returns the sweep when they were its last."""
+           counts: Mapping[str, int], moment: datetime.datetime,
+           fault: str | None = None) -> messages.Sweep | None:
+    """Note that steps are done; returns the sweep when they were its last.
+
+    fault: why nothing was judged in them; the sweep goes on, and ends as failed.
+    """
     with database.writing() as connection:
         sweep = connection.execute(
             sa.select(W).where(W.c.id == work.sweep_id).with_for_update()).first()
@@ -213,11 +217,14 @@ def finish(database: session.Database, work: Work, owner: leases.Owner,
             return None
         total = collections.Counter(json.loads(sweep.counts))
         total.update(counts)
-        values: dict[str, object] = {"counts": session.to_json(total), "updated_at": moment}
+        fault = fault or sweep.fault
+        values: dict[str, object] = {
+            "counts": session.to_json(total), "fault": fault, "updated_at": moment}
         left = connection.scalar(sa.select(sa.func.count()).where(
             P.c.sweep_id == work.sweep_id, P.c.done.is_(False)))
         if not left:
-            values |= {"state": DONE, "finished_at": moment, "open_key": None}
+            values |= {"state": DONE if fault is None else FAILED, "finished_at": moment,
+                       "open_key": None}
             connection.execute(sa.delete(P).where(P.c.sweep_id == work.sweep_id))
         connection.execute(sa.update(W).where(W.c.id == work.sweep_id).values(values))
         if left:

@@ -223,6 +223,25 @@ def test_a_server_that_nova_fails_to_show_keeps_no_other_orphan_alive(
     assert one_host.states() == {dead.uuid: "cleaned"}
 
 
+def test_a_host_of_which_nova_fails_to_speak_keeps_no_orphan_of_others(
+        cloud: orphanage.Orphanage) -> None:
+    cloud.conf.set_override("batch_size", 1, "reconcile")
+    for name in ("node1", "node2"):
+        cloud.add_host(name)
+    cloud.sync()
+    broken, = cloud.bind(host="node1", allocates=False)
+    dead, = cloud.bind(host="node2", allocates=False)
+    cloud.nova.cloud.before = lambda address: 500 if "node1" in address else None
+
+    sweep_often(cloud)
+
+    assert cloud.arq_uuids() == {broken.uuid}
+    assert cloud.states() == {dead.uuid: "cleaned"}
+    sweep = cloud.conductor.endpoint.last_sweep()
+    assert sweep.state == "failed"
+    assert "Nova answered 500" in str(sweep.fault)
+
+
 def test_a_conductor_that_died_with_its_clock_ahead_stops_no_sweep(
         one_host: orphanage.Orphanage) -> None:
     arq, = one_host.bind()
