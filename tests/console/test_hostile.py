@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import pathlib
 import threading
+import urllib.request
 from collections.abc import Iterable
 from collections.abc import Iterator
 from typing import Any
@@ -49,6 +50,11 @@ class Proxy:
         self.asked: list[str] = []
         self.may_answer = threading.Event()
         self.may_answer.set()
+
+    def await_questions(self, browser: browsers.Browser, number: int) -> None:
+        """Wait until the page has asked so many more; it asks when it has drawn the answer."""
+        wanted = len(self.asked) + number
+        browser.until(lambda: len(self.asked) >= wanted, f"{number} more questions")
 
     def __call__(self, environ: dict[str, Any],
                  start_response: faults.StartResponse) -> Iterable[bytes]:
@@ -182,14 +188,20 @@ def test_what_does_not_change_while_a_layout_is_applied_is_not_drawn_again(
         scene.cloud.client.set_partitioning(uuid, "19x7", None, False)
         look(browser, f"{url}#/devices/{uuid}")
         browser.sees("0 of 7 partitions are there")
+        # one answer from here on: what is waited for may change meanwhile
+        address = f"{url.removesuffix('/console/')}/v2/devices/{uuid}/partitioning"
+        with urllib.request.urlopen(urllib.request.Request(address, headers={
+                "OpenStack-API-Version": "accelerator 2.10"}), timeout=30) as reply:
+            between.answer = "200 OK", reply.read()
+        between.await_questions(browser, 3)
         browser.script("window.was = document.querySelector('.now .state');")
-        before = len(between.asked)
 
-        browser.until(lambda: len(between.asked) >= before + 3, "asked again and again")
+        between.await_questions(browser, 3)
 
         assert browser.script("return document.contains(window.was)")
     finally:
         scene.node2.may_split.set()
+    between.answer = None
     browser.hears("Applied: 7\xa0\xd7\xa01g.10gb")
 
 
@@ -222,6 +234,21 @@ def test_an_answer_that_is_none_is_said_to_be_none(
     look(browser, f"{url}#/hosts")
 
     browser.sees("The service can't be reached", "[role=alert]")
+
+
+def test_a_service_that_never_answers_is_not_waited_for_without_end(
+        browser: browsers.Browser, proxy: tuple[Proxy, str]) -> None:
+    between, url = proxy
+    between.may_answer.clear()
+    sooner = browser.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {
+        "source": "const real = AbortSignal.timeout.bind(AbortSignal);"
+                  "AbortSignal.timeout = (ms) => real(ms / 1000);"})
+    try:
+        look(browser, f"{url}#/hosts")
+
+        browser.sees("The service can't be reached", "[role=alert]")
+    finally:
+        browser.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", sooner)
 
 
 def test_an_older_service_behind_the_page_is_said_to_be_the_reason(

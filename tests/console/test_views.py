@@ -32,6 +32,39 @@ def test_hosts_are_shown_with_their_state_and_lead_to_their_devices(visit: conft
     assert browser.driver.title == "Devices \u2013 Accelerators"
 
 
+def test_hosts_are_filtered_by_name_and_state(visit: conftest.Visit) -> None:
+    browser = visit("hosts")
+
+    browser.tab_to("input[name=host]")
+    browser.press("node2", Keys.ENTER)
+
+    browser.until(lambda: [line.split()[0] for line in rows(browser, "Hosts")] == ["node2"],
+                  "one host")
+    assert len(rows(browser, "Conductors")) == 1
+    browser = visit("hosts?state=gone")
+    browser.sees("There is no such host.")
+
+
+def test_the_way_back_leads_through_the_views_and_never_past_the_sign_in(
+        visit: conftest.Visit) -> None:
+    browser = visit("hosts")
+    browser.one("tbody a").click()
+    browser.sees("Devices of node1", "h1")
+
+    browser.driver.back()
+    browser.sees("Hosts", "h1")
+    assert browser.script("return document.activeElement.tagName") == "H1"
+    browser.driver.forward()
+    browser.sees("Devices of node1", "h1")
+
+    browser.one(".who button").click()
+    browser.sees("Sign in", "h1")
+    browser.driver.back()
+    browser.one("h1")
+    assert browser.text("h1") == "Sign in"
+    assert browser.all("tbody") == []
+
+
 def test_a_list_grows_by_pages_and_the_keyboard_goes_on_where_it_was(
         visit: conftest.Visit) -> None:
     browser = visit("devices")

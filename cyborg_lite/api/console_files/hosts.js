@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The view of hosts: the agents that answer for them, and the conductors.
 
-import { badge, el, moment } from "./dom.js";
-import { listed } from "./listing.js";
+import { badge, choice, el, field, moment } from "./dom.js";
+import { filters, listed } from "./listing.js";
 
 export const title = "Hosts";
 
@@ -23,15 +23,17 @@ function status(service) {
 const SHARED = [["State", state], ["Status", status], ["Last seen", (one) => moment(one.last_seen)],
   ["Version", (one) => one.version]];
 
-export async function show({ service, signal, again }) {
+export async function show({ service, query, signal, again }) {
+  const wanted = { host: query.get("host"), state: query.get("state") };
   const [agents, others] = await Promise.all([
     listed({
-      caption: "Hosts", one: "host", empty: "No agent has reported yet.",
+      caption: "Hosts", one: "host",
+      empty: wanted.host || wanted.state ? "There is no such host." : "No agent has reported yet.",
       columns: [
         ["Host", (one) => el("a", {
           href: `#/devices?hostname=${encodeURIComponent(one.host)}` }, one.host)],
         ...SHARED, ["Drivers", (one) => one.drivers?.join(", ") || null]],
-      first: () => service.list("services", "services", { binary: AGENT }, signal) }),
+      first: () => service.list("services", "services", { binary: AGENT, ...wanted }, signal) }),
     listed({
       caption: "Conductors", one: "conductor", empty: "No conductor has been seen.",
       columns: [["Host", (one) => one.host], ...SHARED],
@@ -41,6 +43,9 @@ export async function show({ service, signal, again }) {
       el("button", { type: "button", onclick: again }, "Refresh")),
     el("p", { class: "lead" }, "Each host has an agent that finds its accelerators. Choose a host "
       + "to see its devices."),
+    filters("/hosts", [field("Host", el("input", { name: "host", value: wanted.host ?? "", size: 18,
+      autocomplete: "off", spellcheck: "false" })),
+    field("State", choice("state", Object.keys(MARKS), wanted.state, "any state"))]),
     agents,
     el("section", { "aria-labelledby": "conductors" },
       el("h2", { id: "conductors" }, "Conductors"), others)];

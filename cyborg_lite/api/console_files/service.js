@@ -6,6 +6,8 @@ export const MICROVERSION = "2.10";
 const HEADER = "OpenStack-API-Version";
 const ROOT = new URL("../v2/", import.meta.url);
 const PAGE = 50;
+/** Longer than the service itself waits for anything. */
+const ANSWER_WITHIN_MS = 120_000;
 
 const TITLES = {
   401: "The service does not know you any more",
@@ -81,9 +83,10 @@ export class Service {
     if (this.#token) headers["X-Auth-Token"] = this.#token;
     if (body !== undefined) headers["Content-Type"] = "application/json";
     let reply;
+    const late = AbortSignal.timeout(ANSWER_WITHIN_MS);
     try {
       reply = await fetch(url, {
-        method, headers, signal, credentials: "omit", cache: "no-store", redirect: "error",
+        method, headers, signal: signal ? AbortSignal.any([signal, late]) : late, credentials: "omit", cache: "no-store", redirect: "error",
         body: body === undefined ? undefined : JSON.stringify(body) });
     } catch (error) {
       if (error.name === "AbortError") throw error;
