@@ -89,6 +89,7 @@ class Reconciler:
         self.horizon: Callable[[], liveness.Horizon] = binder.horizon
         self._stopping = threading.Event()
         self._said: str | None = None
+        self._left_out: str | None = None
 
     def stop(self) -> None:
         """Let `run_once` return soon; what is left of the batch in hand is another conductor's."""
@@ -199,8 +200,10 @@ class Reconciler:
 
     def _leave_out(self, work: sweeps.Work, fault: str) -> None:
         """End a batch that can't be judged, whose trouble need not be that of the others."""
-        LOG.warning("sweep=%s host=%s nothing more of them is judged: %s", work.uuid,
-                    ",".join(work.hosts[:5]), fault)
+        LOG.log(logging.DEBUG if self._left_out == work.uuid else logging.WARNING,
+                "sweep=%s host=%s nothing more of them is judged: %s", work.uuid,
+                ",".join(work.hosts[:5]), fault)
+        self._left_out = work.uuid
         self._log_end(sweeps.finish(
             self._database, work, self._owner(), {}, self._clock(), fault))
 
