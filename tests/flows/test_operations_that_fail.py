@@ -69,6 +69,22 @@ def test_what_is_lost_with_both_deletes_of_a_failed_build_goes_with_the_server(
     assert sets(played, server) == []
 
 
+def test_what_a_shelved_server_left_is_freed_and_it_is_unshelved_on_another_host(
+        played: nova_moves.Nova) -> None:
+    server = booted(played)
+    plan(played, "DELETE instance")
+    played.shelve(server)
+    left = sets(played, server)
+
+    for _ in range(3):
+        played.cloud.let_pass(700)
+
+    assert left == both("node1")
+    assert sets(played, server) == []
+    assert played.unshelve(server, "node2")
+    assert sets(played, server) == both("node2")
+
+
 def test_a_failed_preparation_fails_the_build_and_the_next_host_is_taken(
         played: nova_moves.Nova) -> None:
     played.cloud.hosts["node1"].mood = played_hosts.Mood.FAILS
