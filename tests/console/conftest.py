@@ -43,18 +43,18 @@ class World:
         return str(self.keystone.session(user, project).get_token())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browsers.Browser]:
-    """One Chromium for the session."""
+    """One Chromium for all tests of the page."""
     running = browsers.Browser(tmp_path_factory.mktemp("browser") / "profile")
     yield running
     running.quit()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def world(browser: browsers.Browser,
           tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """The service for the session; what a test changes in it, it says."""
+    """The service for all tests of the page; what a test changes in it, it says."""
     del browser  # first, so that a machine without one does no work in vain
     listener = server.listen("127.0.0.1", 0)
     origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
