@@ -14,8 +14,10 @@ from cyborg_lite.api import microversions
 
 MESSAGES = {"arq": messages.Arq, "device": messages.Device, "deployable": messages.Deployable,
             "device_profile": messages.DeviceProfile, "attribute": messages.Attribute,
-            "device_profile_detail": messages.DeviceProfile, "device_detail": messages.Device}
-COMPUTED = {"links", "attributes_list", "usage"}
+            "device_profile_detail": messages.DeviceProfile, "device_detail": messages.Device,
+            "partitioning": messages.Partitioning, "partitioning_plan": messages.PartitioningPlan,
+            "service": messages.Service, "orphan": messages.Orphan, "sweep": messages.Sweep}
+COMPUTED = {"active", "links", "attributes_list", "usage"}
 
 
 def test_the_versions_follow_each_other_without_a_gap() -> None:
@@ -67,7 +69,8 @@ def test_what_the_table_lacks_stays_inside() -> None:
     arq = messages.Arq(uuid="u", state="Bound", device_profile_name="p",
                        device_profile_group_id=0, state_reason="a secret of the service")
 
-    shown = microversions.render("arq", arq, microversions.MAXIMUM, links=[], secret="another")
+    shown = microversions.render(
+        "arq", arq, microversions.MAXIMUM, links=[], active=True, secret="another")
 
     assert "state_reason" not in shown
     assert "secret" not in shown
@@ -98,6 +101,7 @@ def test_a_feature_is_there_from_its_version_on() -> None:
     assert microversions.supports(3, "device_profile_by_name")
 
 
-def test_the_owner_may_be_patched_from_2_1_on() -> None:
+def test_the_owner_may_be_patched_from_2_1_on_and_the_migration_from_2_9_on() -> None:
     assert microversions.patch_since() == {
-        "/hostname": 0, "/device_rp_uuid": 0, "/instance_uuid": 0, "/project_id": 1}
+        "/hostname": 0, "/device_rp_uuid": 0, "/instance_uuid": 0, "/project_id": 1,
+        "/migration_uuid": 9, "/migration_type": 9}
