@@ -11,6 +11,7 @@ import collections
 import datetime
 import logging
 import threading
+import time
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -39,6 +40,9 @@ LOG = logging.getLogger(__name__)
 
 LEASE_S = 120
 """Longer than any one question may take; renewed between them."""
+
+REST = 3
+"""How much longer than it worked a conductor rests after each batch of a sweep."""
 
 PAUSE_S = 60
 """After a sweep that failed, until something is looked at again."""
@@ -157,11 +161,18 @@ class Reconciler:
     # --- working -----------------------------------------------------------------------------
 
     def run_once(self) -> int:
-        """Begin what is due, and work until nothing is left; returns the number of batches."""
+        """Begin what is due, and work until nothing is left; returns the number of batches.
+
+        It rests after each batch: binds have the processor of this conductor meanwhile.
+        """
         self._start_due()
         done = 0
-        while not self._stopping.is_set() and self.work_once():
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            if not self.work_once():
+                break
             done += 1
+            self._stopping.wait(REST * (time.monotonic() - began))
         return done
 
     def work_once(self, told: Told = lambda verdicts: None, only: str | None = None) -> bool:
