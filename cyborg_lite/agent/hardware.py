@@ -22,8 +22,8 @@ from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite.agent import installed
 from cyborg_lite.agent import reports
+from cyborg_lite.agent import slots
 from cyborg_lite.drivers import base
-from cyborg_lite.drivers import device_config
 from cyborg_lite.drivers import device_files
 from cyborg_lite.drivers import privileged
 from cyborg_lite.drivers import sysfs
@@ -59,27 +59,6 @@ class Place:
     state_path: str = "/var/lib/cyborg-lite"
 
 
-class _BadDeviceFile(Exception):
-    """A driver stays disabled until its device file is mended."""
-
-
-class Slot:
-    """One enabled driver: its class, its instance once that could be made, what it last did.
-
-    withheld: without what a device file says is never offered. claims: the functions it reported.
-    """
-
-    def __init__(self, name: str, environment: base.Environment) -> None:
-        self.name = name
-        self.environment = environment
-        self.driver: base.Driver | None = None
-        self.error: str | None = None
-        self.file_complaint: str | None = None
-        self.arranging_error: str | None = None
-        self.withheld: dict[str, str] = {}
-        self.claims: set[str] = set()
-
-
 class Hardware:
     """The enabled drivers of one host, in the order of their right to a function.
 
@@ -108,7 +87,8 @@ class Hardware:
         self._asked: str | None = None
         self._busy: set[str] = set()
         self._idle = threading.Condition()
-        self.slots = [Slot(name, base.Environment(self.sysfs)) for name in dict.fromkeys(enabled)]
+        self.slots = [slots.Slot(name, base.Environment(self.sysfs))
+                      for name in dict.fromkeys(enabled)]
         known = self._catalogue.names()
         for slot in self.slots:
             if slot.name not in known:
@@ -132,15 +112,15 @@ class Hardware:
         """Name of the driver that is being asked at this moment."""
         return self._asked
 
-    def _start(self, slot: Slot) -> None:
+    def _start(self, slot: slots.Slot) -> None:
         """Make the driver's instance; a failure that is no configuration error is kept."""
         try:
             kind = self._catalogue.load(slot.name)
             names = (slot.name, *kind.aliases)
             devices = self._files.of(names)
-            complaint = self._files.complaint_about(names) or _misfit(slot.name, kind, devices)
+            complaint = self._files.complaint_about(names) or slots.misfit(slot.name, kind, devices)
             if complaint:
-                raise _BadDeviceFile(complaint)
+                raise slots.BadDeviceFile(complaint)
             options = {group: self._options.get(group, {}) for group in kind.option_groups}
             slot.environment = base.Environment(
                 self.sysfs, options, devices=devices, proc_root=self._place.proc_root,
@@ -149,13 +129,13 @@ class Hardware:
             slot.driver = kind(slot.environment)
         except base.ConfigurationError:
             raise
-        except (_BadDeviceFile, base.EntryError) as error:
+        except (slots.BadDeviceFile, base.EntryError) as error:
             slot.file_complaint = str(error)
             self._fail(slot, error, f"its device file is wrong: {error}")
         except Exception as error:
             self._fail(slot, error)
 
-    def _restart(self, slot: Slot) -> None:
+    def _restart(self, slot: slots.Slot) -> None:
         if slot.driver is None:
             try:
                 self._start(slot)
@@ -200,7 +180,7 @@ class Hardware:
             for slot in self.slots:
                 self._arrange(slot)
 
-    def _arrange(self, slot: Slot) -> None:
+    def _arrange(self, slot: slots.Slot) -> None:
         """Let the driver make the host as wished, before anybody looks at it."""
         if self._checking or not isinstance(slot.driver, base.ArrangesDevices):
             return
@@ -220,7 +200,7 @@ class Hardware:
             self._asked = None
         slot.arranging_error = error
 
-    def _ask(self, slot: Slot, claimed: set[str],
+    def _ask(self, slot: slots.Slot, claimed: set[str],
              doubted: Mapping[str, messages.WithheldFunction]) -> (
                  list[messages.ReportedDevice] | None):
         if slot.driver is None:
@@ -244,10 +224,10 @@ class Hardware:
             LOG.info("driver %s works again: %d devices", slot.name, len(found))
             slot.error = None
         never = self._never(slot)
-        _note_withheld(slot, claimed | never)
+        slots.note_withheld(slot, claimed | never)
         return [device for device in found if not never & reports.addresses(device)]
 
-    def _never(self, slot: Slot) -> set[str]:
+    def _never(self, slot: slots.Slot) -> set[str]:
         """The functions that device files keep this driver away from."""
         devices = slot.environment.devices
         if not devices.entries and not devices.others:
@@ -256,7 +236,7 @@ class Hardware:
                 if devices.is_never_offered(function)}
 
     @staticmethod
-    def _fail(slot: Slot, error: Exception, text: str | None = None) -> None:
+    def _fail(slot: slots.Slot, error: Exception, text: str | None = None) -> None:
         text = text or f"{type(error).__name__}: {error}"
         if text != slot.error:
             LOG.error("driver %s failed; its devices stay as they were reported, new ones are "
@@ -368,30 +348,3 @@ class Hardware:
             with self._idle:
                 self._busy.discard(handle_uuid)
                 self._idle.notify_all()
-
-
-def _note_withheld(slot: Slot, silent: set[str]) -> None:
-    """Keep what the driver withholds, and log what is new in it."""
-    withheld = {address: reason for address, reason in
-                (slot.driver.withheld if slot.driver else {}).items() if address not in silent}
-    for address, reason in withheld.items():
-        if slot.withheld.get(address) != reason:
-            LOG.warning("driver %s does not offer %s: %s", slot.name, address, reason)
-    slot.withheld = withheld
-
-
-def _misfit(name: str, kind: type[base.Driver],
-            config: device_config.DeviceConfig) -> str | None:
-    """Return what an entry says that means nothing to its driver, with the place."""
-    for entry in config.entries:
-        known = kind.entry_keys | {"match"}
-        for key, place in entry.places.items():
-            if key not in known:
-                return (f"{place}: {key} means nothing to {name}; it knows "
-                        f"{', '.join(sorted(known))}")
-        for key, value, able in (("offer", entry.offer, kind.offers),
-                                 ("clean", entry.clean, kind.cleans)):
-            if value is not None and value not in able | {"none"}:
-                return (f"{entry.places[key]}: {name} can't do {key}: {value}; it knows "
-                        f"{', '.join(sorted(able | {'none'}))}")
-    return None
