@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a conductor may ask of a host, once its agent has made there what should exist.
 
-No work here: handles are in `hardware.py`, layouts in `layouts.py`.
+No work here: handles are in `handles.py`, layouts in `layouts.py`.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ class Endpoint:
     @buses.exposed
     def prepare(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
         """Make the handles attachable; one result a task."""
-        return self._ready().prepare(tasks)
+        return self._ready().handles.prepare(tasks)
 
     @buses.exposed
     def clean(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
         """Make the handles ready for somebody else; one result a task."""
-        return self._ready().clean(tasks)
+        return self._ready().handles.clean(tasks)
 
     @buses.exposed
     def take_down(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
         """Remove what the host has made for handles that are kept; one result a task."""
-        return self._ready().take_down(tasks)
+        return self._ready().handles.take_down(tasks)
 
     @buses.exposed
     def apply_layouts(self, wishes: list[messages.LayoutWish]) -> list[messages.LayoutResult]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host's hardware through its drivers: loads them, discovers, prepares and cleans handles.
+"""The host's hardware through its drivers: loads them, arranges and discovers.
 
-No vendor names here, no RPC, no configuration object.
+No vendor names here, no RPC, no configuration object; work on handles is in `handles.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import dataclasses
 import logging
 import threading
 from collections.abc import Callable
-from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from typing import Any
 from cyborg_lite import buses
 from cyborg_lite import errors
 from cyborg_lite import messages
+from cyborg_lite.agent import handles
 from cyborg_lite.agent import installed
 from cyborg_lite.agent import reports
 from cyborg_lite.agent import slots
@@ -30,9 +30,6 @@ from cyborg_lite.drivers import sysfs
 from cyborg_lite.drivers import usage
 
 LOG = logging.getLogger(__name__)
-
-LOOK_S = 1.0
-"""How often a call that waits for another looks whether its caller still waits for it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,8 +82,6 @@ class Hardware:
         self._changing = threading.Lock()
         self._is_replaced = False
         self._asked: str | None = None
-        self._busy: set[str] = set()
-        self._idle = threading.Condition()
         self.slots = [slots.Slot(name, base.Environment(self.sysfs))
                       for name in dict.fromkeys(enabled)]
         known = self._catalogue.names()
@@ -96,6 +91,7 @@ class Hardware:
                     f"[agent] enabled_drivers: there is no driver {slot.name!r}; installed are "
                     f"{', '.join(known) or 'none'}")
             self._start(slot)
+        self.handles = handles.HandleWork(self.slots, self.sysfs, check_deadline)
 
     @property
     def drivers(self) -> list[str]:
@@ -259,7 +255,7 @@ class Hardware:
 
     @contextlib.contextmanager
     def _acquired(self, lock: threading.Lock) -> Iterator[None]:
-        while not lock.acquire(timeout=LOOK_S):
+        while not lock.acquire(timeout=handles.LOOK_S):
             self._check_deadline()
         try:
             yield
@@ -275,76 +271,3 @@ class Hardware:
         """Take the place of other drivers, which begin to change no device from now on."""
         self._changing = before._changing
         before._is_replaced = True
-
-    # --- handles ------------------------------------------------------------------------------
-
-    def prepare(self, tasks: Iterable[messages.HandleTask]) -> list[messages.HandleResult]:
-        """Make each handle attachable; one result a task, an error as its text."""
-        return [self._run("prepare", task) for task in tasks]
-
-    def clean(self, tasks: Iterable[messages.HandleTask]) -> list[messages.HandleResult]:
-        """Make each handle fit for somebody else; one result a task, an error as its text.
-
-        Those that an earlier call still works on come last: behind one long erase the others
-        would never begin.
-        """
-        with self._idle:
-            under_way = frozenset(self._busy)
-        return [self._run("clean", task) for task in
-                sorted(tasks, key=lambda task: task.handle_uuid in under_way)]
-
-    def take_down(self, tasks: Iterable[messages.HandleTask]) -> list[messages.HandleResult]:
-        """Remove what was made for each handle, which stays its ARQ's; one result a task."""
-        return [self._run("take_down", task) for task in tasks]
-
-    def _run(self, work: str, task: messages.HandleTask) -> messages.HandleResult:
-        with self._alone(task.handle_uuid):
-            # while it waited, the caller may have been told that it failed
-            self._check_deadline()
-            error = self._try(work, task)
-        return messages.HandleResult(
-            handle_uuid=task.handle_uuid, error=error,
-            gone=work == "clean" and error is not None and self._is_gone(task))
-
-    def _is_gone(self, task: messages.HandleTask) -> bool:
-        address = reports.handle_address(
-            messages.ReportedHandle(type=task.type, info=task.info))
-        return address is not None and self.sysfs.fresh().pci_function(address) is None
-
-    def _try(self, work: str, task: messages.HandleTask) -> str | None:
-        slot = next((slot for slot in self.slots if slot.name == task.driver), None)
-        if slot is None:
-            return (f"driver {task.driver} is not at work on this host; enabled are "
-                    f"{', '.join(self.drivers) or 'none'}")
-        driver = slot.driver
-        if driver is None:
-            return f"driver {task.driver} is not at work on this host: {slot.error}"
-        ability = base.TakesDownHandles if work == "take_down" else base.PreparesHandles
-        if not isinstance(driver, ability):
-            return None
-        try:
-            getattr(driver, work)(task)
-        except Exception as error:
-            LOG.exception("handle=%s %s by driver %s failed", task.handle_uuid, work, task.driver)
-            return str(error) or type(error).__name__
-        LOG.info("handle=%s %s done device=%s driver=%s", task.handle_uuid, work,
-                 task.device_address, task.driver)
-        return None
-
-    @contextlib.contextmanager
-    def _alone(self, handle_uuid: str) -> Iterator[None]:
-        """Two calls about one handle, of which one is a repetition, come after each other.
-
-        An erase may take hours and be asked for each minute: a repetition that nobody waits for
-        any more must not keep a thread.
-        """
-        with self._idle:
-            while not self._idle.wait_for(lambda: handle_uuid not in self._busy, LOOK_S):
-                self._check_deadline()
-            self._busy.add(handle_uuid)
-        try:
-            yield
-        finally:
-            with self._idle:
-                self._busy.discard(handle_uuid)
-                self._idle.notify_all()

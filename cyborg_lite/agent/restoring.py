@@ -73,10 +73,10 @@ class Restoration:
             drivers.arrange()
             # handles are in partitions: what can't be split is said, and offers what it has
             self._layouts.apply(drivers, intent.layouts)
-            results = drivers.prepare(intent.prepare)
+            results = drivers.handles.prepare(intent.prepare)
             self._failed = {each.handle_uuid for each in results if each.error}
             # a clean step of other drivers may take hours; the conductor asks for those itself
-            drivers.clean(task for task in intent.clean if task.driver in keepers)
+            drivers.handles.clean(task for task in intent.clean if task.driver in keepers)
             held = {task.handle_uuid for task in intent.prepare}
             for name, driver in keepers.items():
                 driver.remove_unneeded(made[name] - held)
@@ -89,7 +89,7 @@ class Restoration:
         intent = self._conductor.host_intent(self._host)
         tasks: list[messages.HandleTask] = [
             task for task in intent.prepare if task.handle_uuid in self._failed]
-        results = drivers.prepare(tasks)
+        results = drivers.handles.prepare(tasks)
         self._failed = {each.handle_uuid for each in results if each.error}
 
 

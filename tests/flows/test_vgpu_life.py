@@ -45,15 +45,15 @@ class Host:
 
     @buses.exposed
     def prepare(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
-        return self.drivers.prepare(tasks)
+        return self.drivers.handles.prepare(tasks)
 
     @buses.exposed
     def clean(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
-        return self.drivers.clean(tasks)
+        return self.drivers.handles.clean(tasks)
 
     @buses.exposed
     def take_down(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
-        results = self.drivers.take_down(tasks)
+        results = self.drivers.handles.take_down(tasks)
         self.was_taken_down.set()
         return results
 

@@ -376,7 +376,7 @@ def test_a_bad_device_file_disables_its_driver_by_any_of_its_names(
         own=own, good=scripted(a_device("0000:42:00.0"))), files=config_of(tmp_path, text))
 
     found = [machine.discover() for _ in range(2)][-1]
-    (result,) = machine.clean([a_task("own")])
+    (result,) = machine.handles.clean([a_task("own")])
 
     assert found.failed_drivers == ["own"]
     assert [device.driver for device in found.devices] == ["good"]
@@ -612,9 +612,10 @@ def test_each_task_has_its_result_and_an_exception_is_its_error(tmp_path: pathli
 
     machine = the_hardware(tmp_path, own=a_worker(act), idle=scripted())
 
-    results = machine.prepare([a_task("own", "one"), a_task("own", "bad"), a_task("own", "two"),
-                               a_task("idle", "three"), a_task("gone", "four")])
-    machine.clean([a_task("own", "one")])
+    results = machine.handles.prepare([
+        a_task("own", "one"), a_task("own", "bad"), a_task("own", "two"), a_task("idle", "three"),
+        a_task("gone", "four")])
+    machine.handles.clean([a_task("own", "one")])
 
     assert [(result.handle_uuid, result.error) for result in results] == [
         ("one", None), ("bad", "the card does not answer"), ("two", None), ("three", None),
@@ -635,17 +636,17 @@ def test_a_clean_step_that_fails_tells_when_the_host_has_no_such_function(
     info = handle_slots.address_info(address) if address else {"parent": "mtty"}
     task = dataclasses.replace(a_task("own"), type=kind, info=info)
 
-    assert [result.gone for result in machine.clean([task])] == [gone]
-    assert [result.gone for result in machine.clean(
+    assert [result.gone for result in machine.handles.clean([task])] == [gone]
+    assert [result.gone for result in machine.handles.clean(
         [dataclasses.replace(task, driver="not enabled")])] == [gone]
-    assert [result.gone for result in machine.prepare([task])] == [False]
+    assert [result.gone for result in machine.handles.prepare([task])] == [False]
 
 
 def test_an_exception_without_text_is_an_error_with_its_name(tmp_path: pathlib.Path) -> None:
     def act(work: str, task: messages.HandleTask) -> None:
         raise ValueError
 
-    (result,) = the_hardware(tmp_path, own=a_worker(act)).clean([a_task("own")])
+    (result,) = the_hardware(tmp_path, own=a_worker(act)).handles.clean([a_task("own")])
 
     assert result.error == "ValueError"
 
@@ -662,13 +663,13 @@ def test_a_repeated_call_for_a_handle_waits_for_the_first_and_others_do_not(
         log.append(f"{work} {task.handle_uuid} ends")
 
     machine = the_hardware(tmp_path, own=a_worker(act))
-    first = threading.Thread(target=machine.prepare, args=([a_task("own", "one")],))
-    second = threading.Thread(target=machine.clean, args=([a_task("own", "one")],))
+    first = threading.Thread(target=machine.handles.prepare, args=([a_task("own", "one")],))
+    second = threading.Thread(target=machine.handles.clean, args=([a_task("own", "one")],))
     first.start()
     assert entered.wait(DEADLINE_S)
     second.start()
 
-    machine.prepare([a_task("own", "two")])
+    machine.handles.prepare([a_task("own", "two")])
     release.set()
     for thread in (first, second):
         thread.join(DEADLINE_S)
@@ -692,7 +693,7 @@ def test_nothing_more_is_done_once_the_caller_was_told_it_failed(tmp_path: pathl
                                 Catalogue(own=a_worker(act)), check_deadline=check_deadline)
 
     with pytest.raises(errors.DeadlinePassed):
-        machine.prepare([a_task("own", "one"), a_task("own", "two")])
+        machine.handles.prepare([a_task("own", "one"), a_task("own", "two")])
 
     assert done == ["one"]
 
@@ -712,13 +713,13 @@ def test_a_repetition_waits_for_long_work_no_longer_than_its_caller(
 
     machine = hardware.Hardware(["own"], {}, a_place(str(tmp_path)),
                                 Catalogue(own=a_worker(act)), check_deadline=check_deadline)
-    first = threading.Thread(target=machine.clean, args=([a_task("own")],))
+    first = threading.Thread(target=machine.handles.clean, args=([a_task("own")],))
     first.start()
     assert begun.wait(20)
     late.append(True)
 
     with pytest.raises(errors.DeadlinePassed):
-        machine.clean([a_task("own")])
+        machine.handles.clean([a_task("own")])
 
     assert first.is_alive()
     finish.set()
@@ -738,11 +739,11 @@ def test_a_long_clean_does_not_keep_the_next_call_from_other_handles(
         finish.set()
 
     machine = the_hardware(tmp_path, own=a_worker(act))
-    first = threading.Thread(target=machine.clean, args=([a_task("own", "long")],))
+    first = threading.Thread(target=machine.handles.clean, args=([a_task("own", "long")],))
     first.start()
     assert begun.wait(20)
 
-    results = machine.clean([a_task("own", "long"), a_task("own", "other")])
+    results = machine.handles.clean([a_task("own", "long"), a_task("own", "other")])
 
     first.join(20)
     assert done == ["other", "long", "long"]
@@ -757,7 +758,7 @@ def test_a_call_that_arrives_too_late_does_nothing(tmp_path: pathlib.Path) -> No
     class Endpoint:
         @buses.exposed
         def prepare(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
-            return machine.prepare(tasks)
+            return machine.handles.prepare(tasks)
 
     reply = buses.Dispatcher(Endpoint()).dispatch(
         "prepare", {"deadline": 1.0}, {"tasks": codec.encode([a_task("own")])})

@@ -108,7 +108,7 @@ def uuids(tasks: list[messages.HandleTask]) -> list[str]:
 def test_after_a_reboot_what_is_held_is_made_before_anything_is_told(host: Host) -> None:
     tasks = host.tasks()[2:4]
     host.conductor.intent = messages.HostIntent(prepare=tasks)
-    host.agent.hardware.prepare(tasks)
+    host.agent.hardware.handles.prepare(tasks)
     host.kernel.reboot()
 
     host.started().run_once()
@@ -120,7 +120,7 @@ def test_after_a_reboot_what_is_held_is_made_before_anything_is_told(host: Host)
 def test_what_is_to_clean_and_what_nobody_has_is_removed(host: Host) -> None:
     held, given_back, leftover = host.tasks()[:3]
     stranger = str(uuid.uuid4())
-    host.agent.hardware.prepare([held, given_back, leftover])
+    host.agent.hardware.handles.prepare([held, given_back, leftover])
     host.kernel.create_mdev(GPU, "nvidia-227", stranger)
     host.conductor.intent = messages.HostIntent(prepare=[held], clean=[given_back])
 
@@ -133,7 +133,7 @@ def test_what_is_made_while_the_conductor_answers_is_no_leftover(host: Host) -> 
     """A bind whose handle the answer does not know yet."""
     [task] = host.tasks()[:1]
     agent = host.started()
-    host.conductor.on_intent = lambda: agent.hardware.prepare([task])
+    host.conductor.on_intent = lambda: agent.hardware.handles.prepare([task])
 
     agent.run_once()
 
