@@ -286,7 +286,7 @@ class GpuMachine(agents.Machine):
         agent.hardware = hardware.Hardware(
             self.settings.enabled_drivers, self.settings.options,
             hardware.Place(sysfs_root=self.kernel.root, state_path=self.settings.state_path),
-            agents.Catalogue(), host=self.kernel)
+            agents.CATALOGUE, host=self.kernel)
         return agent
 
 

@@ -23,21 +23,11 @@ from cyborg_lite.drivers import pci
 from cyborg_lite.drivers import recorded
 from tests.drivers.machines import a_function
 from tests.drivers.machines import tree
+from tests.fixtures.scripted import Catalogue
 
 ROW_KEYS = {"address", "vendor_id", "product_id", "class", "kernel_driver", "driver",
             "device_type", "offered", "reason", "resource_class", "traits", "handles",
             "numa_node", "iommu_group"}
-
-
-class Catalogue:
-    def __init__(self, **drivers: type[base.Driver]) -> None:
-        self._drivers = {"fake_driver": fake.FakeDriver, "pci_driver": pci.PciDriver, **drivers}
-
-    def names(self) -> list[str]:
-        return sorted(self._drivers)
-
-    def load(self, name: str) -> type[base.Driver]:
-        return self._drivers[name]
 
 
 def checked(tmp_path: pathlib.Path, *functions: list[recorded.Entry],
@@ -49,7 +39,8 @@ def checked(tmp_path: pathlib.Path, *functions: list[recorded.Entry],
         sysfs_root=tree(tmp_path, *functions).root, proc_root=str(tmp_path / "proc"),
         options={"pci": {"device_spec": [spec]}, "fake": {}},
         files=files or device_files.DeviceFiles())
-    return check.run(wanted, Catalogue(**installed))
+    return check.run(wanted, Catalogue(
+        **{"fake_driver": fake.FakeDriver, "pci_driver": pci.PciDriver, **installed}))
 
 
 def rows_of(result: check.Result) -> dict[str, dict[str, Any]]:

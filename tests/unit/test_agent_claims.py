@@ -20,6 +20,7 @@ from cyborg_lite.agent import service
 from cyborg_lite.agent import settings
 from cyborg_lite.drivers import base
 from cyborg_lite.drivers import fake
+from tests.fixtures.scripted import Catalogue
 
 DEADLINE_S = 20
 TAKEN = errors.HostTaken("The agent of another machine speaks for host node7.")
@@ -157,16 +158,9 @@ class Host:
             sysfs_root=str(folder), proc_root=a_machine(folder / "proc", "b1"),
             options={"fake": {"num_devices": 1, "num_handles": 2}})
 
-        class Catalogue:
-            def names(self) -> list[str]:
-                return ["own_driver"]
-
-            def load(self, name: str) -> type[base.Driver]:
-                return driver
-
         self.agent = service.Agent(
-            lambda: wanted, rpc.ConductorClient(self.bus, 30.0), catalogue=Catalogue(),
-            clock=lambda: self.now,
+            lambda: wanted, rpc.ConductorClient(self.bus, 30.0),
+            catalogue=Catalogue(own_driver=driver), clock=lambda: self.now,
             serve=lambda endpoint: self.bus.serve(rpc.AGENT_TOPIC, "node7", endpoint))
 
     def rounds(self, number: int, seconds: float = 10) -> None:

@@ -1,98 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The drivers of one host together: who has what, what a failure costs, what is prepared."""
+"""The drivers of one host together: how they are loaded, who has what, what a failure costs."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
 import pathlib
-import random
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from collections.abc import Mapping
 from typing import Any
 from typing import ClassVar
 
 import pytest
 
-from cyborg_lite import buses
-from cyborg_lite import codec
-from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite.agent import hardware
 from cyborg_lite.agent import installed
-from cyborg_lite.agent import reports
 from cyborg_lite.drivers import base
 from cyborg_lite.drivers import device_files
 from cyborg_lite.drivers import fake
-from cyborg_lite.drivers import handle_slots
 from cyborg_lite.drivers import pci
 from tests.drivers.machines import a_function
 from tests.drivers.machines import tree
-
-UUID = "5a1b6b2f-6f0d-4f43-9d0c-2f6d8a7e0001"
-DEADLINE_S = 20
-
-
-class Catalogue:
-    """Drivers that are classes of a test."""
-
-    def __init__(self, **drivers: type[base.Driver]) -> None:
-        self._drivers = drivers
-
-    def names(self) -> list[str]:
-        return sorted(self._drivers)
-
-    def load(self, name: str) -> type[base.Driver]:
-        return self._drivers[name]
-
-
-class Scripted(base.Driver):
-    """Returns, or raises, what the test put into `answer`."""
-
-    answer: ClassVar[Any] = ()
-
-    def discover(self) -> list[messages.ReportedDevice]:
-        answer = type(self).answer
-        if isinstance(answer, Exception):
-            raise answer
-        return list(answer)
-
-
-def scripted(*answer: messages.ReportedDevice) -> type[Scripted]:
-    return type("Own", (Scripted,), {"answer": answer})
-
-
-def a_device(address: str = "0000:41:00.0", **fields: Any) -> messages.ReportedDevice:
-    domain, bus, rest = address.split(":")
-    info = {"domain": domain, "bus": bus, "device": rest[:2], "function": rest[3]}
-    deployable = messages.ReportedDeployable(
-        name=address, resource_class="PGPU",
-        handles=[messages.ReportedHandle(type="PCI", info=info)])
-    return messages.ReportedDevice(**{
-        "address": address, "type": "GPU", "vendor": "10de", "model": "20f1", "driver": "",
-        "deployables": [deployable], "pci_address": address, **fields})
-
-
-def the_hardware(tmp_path: pathlib.Path, options: Mapping[str, Mapping[str, Any]] | None = None,
-                 **drivers: type[base.Driver]) -> hardware.Hardware:
-    return hardware.Hardware(list(drivers), options or {}, a_place(str(tmp_path)),
-                             Catalogue(**drivers))
-
-
-def a_place(root: str) -> hardware.Place:
-    return hardware.Place(sysfs_root=root, proc_root="/nowhere", dev_root="/nowhere",
-                          state_path="/nowhere")
-
-
-def a_task(driver: str, uuid: str = UUID) -> messages.HandleTask:
-    return messages.HandleTask(handle_uuid=uuid, deployable_name="d", device_address="a",
-                               driver=driver, type="PCI", info={})
-
+from tests.fixtures.scripted import a_device
+from tests.fixtures.scripted import a_place
+from tests.fixtures.scripted import a_task
+from tests.fixtures.scripted import Catalogue
+from tests.fixtures.scripted import Scripted
+from tests.fixtures.scripted import scripted
+from tests.fixtures.scripted import the_hardware
 
 # --- loading ----------------------------------------------------------------------------------
 
@@ -456,312 +394,4 @@ def test_the_pre_flight_arranges_nothing(tmp_path: pathlib.Path) -> None:
                                 Catalogue(own=an_arranging(act)), checking=True)
     machine.discover()
 
-    assert done == []
-
-
-# --- digest -----------------------------------------------------------------------------------
-
-
-def test_the_digest_does_not_depend_on_any_order() -> None:
-    handles = [messages.ReportedHandle(type="TEST_PCI", info={"n": str(n)}) for n in range(6)]
-    deployables = [messages.ReportedDeployable(
-        name=f"d{n}", resource_class="FPGA", handles=handles, traits=["A", "B", "C"])
-        for n in range(3)]
-    devices = [a_device(address="0000:41:00.0", deployables=deployables),
-               a_device(address="0000:42:00.0", deployables=[])]
-
-    shuffled = []
-    order = random.Random(7)
-    for device in reversed(devices):
-        parts = [dataclasses.replace(
-            each, handles=order.sample(handles, 6), traits=["C", "A", "B"])
-            for each in order.sample(deployables, 3)] if device.deployables else []
-        shuffled.append(dataclasses.replace(device, deployables=parts))
-
-    assert reports.digest_of(devices, ["x", "y"]) == reports.digest_of(shuffled, ["y", "x"])
-
-
-@pytest.mark.parametrize("change", [
-    {"model": "20b5"}, {"numa_node": 1}, {"deployables": []}, {"vendor_board_info": "x"}])
-def test_the_digest_tells_every_change(change: dict[str, Any]) -> None:
-    assert reports.digest_of([a_device()], []) != reports.digest_of([a_device(**change)], [])
-
-
-def test_a_failed_driver_changes_the_digest(tmp_path: pathlib.Path) -> None:
-    own = scripted()
-    machine = the_hardware(tmp_path, own=own)
-    before = machine.discover().digest
-
-    own.answer = RuntimeError("dead")
-
-    assert machine.discover().digest != before
-
-
-def test_the_digest_is_the_same_for_the_report_that_has_travelled(
-        tmp_path: pathlib.Path) -> None:
-    found = the_hardware(tmp_path, {"fake": {}}, fake_driver=fake.FakeDriver).discover()
-
-    travelled = codec.decode(list[messages.ReportedDevice],
-                           json.loads(json.dumps(codec.encode(found.devices))))
-
-    assert reports.digest_of(travelled, []) == found.digest
-    assert len(found.digest) == 64
-
-
-# --- fake_driver ------------------------------------------------------------------------------
-
-
-def test_fake_driver_reports_what_existing_test_suites_expect(tmp_path: pathlib.Path) -> None:
-    (device,) = the_hardware(tmp_path, fake_driver=fake.FakeDriver).discover().devices
-
-    (deployable,) = device.deployables
-    assert (device.type, device.vendor, device.model) == ("FPGA", "0xABCD", "miss model info")
-    assert device.driver == "fake_driver"
-    assert (deployable.name, deployable.resource_class) == ("FakeDevice", "FPGA")
-    assert deployable.traits == ["CUSTOM_FAKE_DEVICE"]
-    assert {handle.type for handle in deployable.handles} == {"TEST_PCI"}
-    assert len({json.dumps(handle.info) for handle in deployable.handles}) == 16
-    assert not deployable.prepares
-    assert not deployable.cleans
-
-
-def test_many_fake_devices_share_no_name_and_no_handle(tmp_path: pathlib.Path) -> None:
-    options = {"fake": {"num_devices": 64, "num_handles": 300}}
-
-    devices = the_hardware(tmp_path, options, fake_driver=fake.FakeDriver).discover().devices
-
-    handles = [json.dumps(handle.info, sort_keys=True) for device in devices
-               for deployable in device.deployables for handle in deployable.handles]
-    assert len({device.address for device in devices}) == 64
-    assert len(set(handles)) == len(handles) == 64 * 300
-
-
-def test_more_fake_handles_leave_those_of_other_devices_alone(tmp_path: pathlib.Path) -> None:
-    def infos(num_handles: int) -> list[dict[str, str]]:
-        options = {"fake": {"num_devices": 2, "num_handles": num_handles}}
-        devices = the_hardware(tmp_path, options, fake_driver=fake.FakeDriver).discover().devices
-        return [handle.info for handle in devices[1].deployables[0].handles]
-
-    assert infos(32)[:16] == infos(16)
-
-
-# --- handles ----------------------------------------------------------------------------------
-
-
-class Worker(Scripted, base.PreparesHandles):
-    """Notes what it is told to do; `act` may raise or wait."""
-
-    act: ClassVar[Callable[[str, messages.HandleTask], None]]
-
-    def prepare(self, task: messages.HandleTask) -> None:
-        type(self).act("prepare", task)
-
-    def clean(self, task: messages.HandleTask) -> None:
-        type(self).act("clean", task)
-
-
-def a_worker(act: Callable[[str, messages.HandleTask], None] = lambda *_: None,
-             *answer: messages.ReportedDevice) -> type[Worker]:
-    return type("OwnWorker", (Worker,), {"act": staticmethod(act), "answer": answer})
-
-
-def test_deployables_of_a_driver_with_the_ability_need_both_steps(tmp_path: pathlib.Path) -> None:
-    (device,) = the_hardware(tmp_path, own=a_worker(lambda *_: None, a_device())).discover().devices
-
-    assert (device.deployables[0].prepares, device.deployables[0].cleans) == (True, True)
-
-
-def test_what_the_driver_says_about_its_deployable_counts(tmp_path: pathlib.Path) -> None:
-    device = a_device()
-    told = [dataclasses.replace(device.deployables[0], cleans=True)]
-    worker = a_worker(lambda *_: None, dataclasses.replace(device, deployables=told))
-
-    (found,) = the_hardware(tmp_path, own=worker).discover().devices
-
-    assert (found.deployables[0].prepares, found.deployables[0].cleans) == (False, True)
-
-
-@pytest.mark.parametrize(("knows", "steps"), [(True, (False, False)), (False, (True, True))])
-def test_a_driver_that_knows_its_steps_may_say_that_neither_is_needed(
-        knows: bool, steps: tuple[bool, bool], tmp_path: pathlib.Path) -> None:
-    worker = a_worker(lambda *_: None, a_device())
-    worker.knows_steps = knows
-
-    (found,) = the_hardware(tmp_path, own=worker).discover().devices
-
-    assert (found.deployables[0].prepares, found.deployables[0].cleans) == steps
-
-
-def test_a_driver_that_promises_a_step_it_cannot_do_has_failed(tmp_path: pathlib.Path) -> None:
-    device = a_device()
-    told = [dataclasses.replace(device.deployables[0], cleans=True)]
-
-    found = the_hardware(
-        tmp_path, own=scripted(dataclasses.replace(device, deployables=told))).discover()
-
-    assert found.failed_drivers == ["own"]
-
-
-def test_each_task_has_its_result_and_an_exception_is_its_error(tmp_path: pathlib.Path) -> None:
-    done: list[tuple[str, str]] = []
-
-    def act(work: str, task: messages.HandleTask) -> None:
-        if task.handle_uuid == "bad":
-            raise OSError("the card does not answer")
-        done.append((work, task.handle_uuid))
-
-    machine = the_hardware(tmp_path, own=a_worker(act), idle=scripted())
-
-    results = machine.handles.prepare([
-        a_task("own", "one"), a_task("own", "bad"), a_task("own", "two"), a_task("idle", "three"),
-        a_task("gone", "four")])
-    machine.handles.clean([a_task("own", "one")])
-
-    assert [(result.handle_uuid, result.error) for result in results] == [
-        ("one", None), ("bad", "the card does not answer"), ("two", None), ("three", None),
-        ("four", "driver gone is not at work on this host; enabled are own, idle")]
-    assert done == [("prepare", "one"), ("prepare", "two"), ("clean", "one")]
-
-
-@pytest.mark.parametrize(("address", "kind", "gone"), [
-    ("0000:41:00.0", "PCI", False), ("0000:42:00.0", "PCI", True), ("0000:42:00.0", "MDEV", True),
-    ("0000:42:00.0", "TEST_PCI", False), (None, "MDEV", False)])
-def test_a_clean_step_that_fails_tells_when_the_host_has_no_such_function(
-        tmp_path: pathlib.Path, address: str | None, kind: str, gone: bool) -> None:
-    def act(work: str, task: messages.HandleTask) -> None:
-        raise RuntimeError("no answer")
-
-    reader = tree(tmp_path, a_function("0000:41:00.0"))
-    machine = hardware.Hardware(["own"], {}, a_place(reader.root), Catalogue(own=a_worker(act)))
-    info = handle_slots.address_info(address) if address else {"parent": "mtty"}
-    task = dataclasses.replace(a_task("own"), type=kind, info=info)
-
-    assert [result.gone for result in machine.handles.clean([task])] == [gone]
-    assert [result.gone for result in machine.handles.clean(
-        [dataclasses.replace(task, driver="not enabled")])] == [gone]
-    assert [result.gone for result in machine.handles.prepare([task])] == [False]
-
-
-def test_an_exception_without_text_is_an_error_with_its_name(tmp_path: pathlib.Path) -> None:
-    def act(work: str, task: messages.HandleTask) -> None:
-        raise ValueError
-
-    (result,) = the_hardware(tmp_path, own=a_worker(act)).handles.clean([a_task("own")])
-
-    assert result.error == "ValueError"
-
-
-def test_a_repeated_call_for_a_handle_waits_for_the_first_and_others_do_not(
-        tmp_path: pathlib.Path) -> None:
-    entered, release, log = threading.Event(), threading.Event(), []
-
-    def act(work: str, task: messages.HandleTask) -> None:
-        log.append(f"{work} {task.handle_uuid} begins")
-        if work == "prepare" and task.handle_uuid == "one":
-            entered.set()
-            assert release.wait(DEADLINE_S)
-        log.append(f"{work} {task.handle_uuid} ends")
-
-    machine = the_hardware(tmp_path, own=a_worker(act))
-    first = threading.Thread(target=machine.handles.prepare, args=([a_task("own", "one")],))
-    second = threading.Thread(target=machine.handles.clean, args=([a_task("own", "one")],))
-    first.start()
-    assert entered.wait(DEADLINE_S)
-    second.start()
-
-    machine.handles.prepare([a_task("own", "two")])
-    release.set()
-    for thread in (first, second):
-        thread.join(DEADLINE_S)
-
-    assert log == ["prepare one begins", "prepare two begins", "prepare two ends",
-                   "prepare one ends", "clean one begins", "clean one ends"]
-
-
-def test_nothing_more_is_done_once_the_caller_was_told_it_failed(tmp_path: pathlib.Path) -> None:
-    done: list[str] = []
-
-    def act(work: str, task: messages.HandleTask) -> None:
-        done.append(task.handle_uuid)
-
-    def check_deadline() -> None:
-        # the first takes until nobody waits for it any more
-        if done:
-            raise errors.DeadlinePassed()
-
-    machine = hardware.Hardware(["own"], {}, a_place(str(tmp_path)),
-                                Catalogue(own=a_worker(act)), check_deadline=check_deadline)
-
-    with pytest.raises(errors.DeadlinePassed):
-        machine.handles.prepare([a_task("own", "one"), a_task("own", "two")])
-
-    assert done == ["one"]
-
-
-def test_a_repetition_waits_for_long_work_no_longer_than_its_caller(
-        tmp_path: pathlib.Path) -> None:
-    begun, finish = threading.Event(), threading.Event()
-    late: list[bool] = []
-
-    def act(work: str, task: messages.HandleTask) -> None:
-        begun.set()
-        assert finish.wait(20)
-
-    def check_deadline() -> None:
-        if late:
-            raise errors.DeadlinePassed()
-
-    machine = hardware.Hardware(["own"], {}, a_place(str(tmp_path)),
-                                Catalogue(own=a_worker(act)), check_deadline=check_deadline)
-    first = threading.Thread(target=machine.handles.clean, args=([a_task("own")],))
-    first.start()
-    assert begun.wait(20)
-    late.append(True)
-
-    with pytest.raises(errors.DeadlinePassed):
-        machine.handles.clean([a_task("own")])
-
-    assert first.is_alive()
-    finish.set()
-    first.join(20)
-
-
-def test_a_long_clean_does_not_keep_the_next_call_from_other_handles(
-        tmp_path: pathlib.Path) -> None:
-    begun, finish = threading.Event(), threading.Event()
-    done: list[str] = []
-
-    def act(work: str, task: messages.HandleTask) -> None:
-        if task.handle_uuid == "long":
-            begun.set()
-            assert finish.wait(20)
-        done.append(task.handle_uuid)
-        finish.set()
-
-    machine = the_hardware(tmp_path, own=a_worker(act))
-    first = threading.Thread(target=machine.handles.clean, args=([a_task("own", "long")],))
-    first.start()
-    assert begun.wait(20)
-
-    results = machine.handles.clean([a_task("own", "long"), a_task("own", "other")])
-
-    first.join(20)
-    assert done == ["other", "long", "long"]
-    assert {result.handle_uuid: result.error for result in results} == {
-        "long": None, "other": None}
-
-
-def test_a_call_that_arrives_too_late_does_nothing(tmp_path: pathlib.Path) -> None:
-    done: list[str] = []
-    machine = the_hardware(tmp_path, own=a_worker(lambda work, task: done.append(work)))
-
-    class Endpoint:
-        @buses.exposed
-        def prepare(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
-            return machine.handles.prepare(tasks)
-
-    reply = buses.Dispatcher(Endpoint()).dispatch(
-        "prepare", {"deadline": 1.0}, {"tasks": codec.encode([a_task("own")])})
-
-    assert reply["error"]["slug"] == errors.DeadlinePassed.slug
     assert done == []

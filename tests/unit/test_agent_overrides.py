@@ -23,6 +23,7 @@ from cyborg_lite.drivers import recorded
 from cyborg_lite.drivers import sysfs
 from tests.drivers import machines
 from tests.drivers import played_kernel
+from tests.fixtures.scripted import Catalogue
 
 NIC = "0000:41:00.0"
 VF = "0000:41:00.1"
@@ -33,12 +34,7 @@ DRIVERS: dict[str, type[base.Driver]] = {
     "nvme_ssd_driver": nvme_ssd.NvmeSsdDriver}
 
 
-class Catalogue:
-    def names(self) -> list[str]:
-        return sorted(DRIVERS)
-
-    def load(self, name: str) -> type[base.Driver]:
-        return DRIVERS[name]
+CATALOGUE = Catalogue(**DRIVERS)
 
 
 class Conductor:
@@ -70,7 +66,7 @@ class Host:
             f"version: 1\ndriver: {driver}\ndevices: [{entry}]\n", "file.yaml")
         machine = hardware.Hardware(
             [driver], {}, hardware.Place(sysfs_root=self.root, proc_root=str(folder / "proc"),
-                                         state_path=str(folder / "state")), Catalogue(),
+                                         state_path=str(folder / "state")), CATALOGUE,
             files=device_files.DeviceFiles({name: entries}), host=self.kernel)
         restoring.Restoration("node7", rpc.ConductorClient(bus, 30.0)).restore(machine)
 

@@ -19,11 +19,11 @@ from cyborg_lite.agent import hardware
 from cyborg_lite.agent import restoring
 from cyborg_lite.agent import service
 from cyborg_lite.agent import settings
-from cyborg_lite.drivers import base
 from cyborg_lite.drivers import fake
 from cyborg_lite.drivers import mdev
 from tests.drivers import machines
 from tests.drivers import vgpu_machines
+from tests.fixtures.scripted import Catalogue
 
 GPU = "0000:41:00.0"
 DEADLINE_S = 20
@@ -52,12 +52,7 @@ class Conductor:
         return messages.HeartbeatReply(report_wanted=False)
 
 
-class Catalogue:
-    def names(self) -> list[str]:
-        return ["fake_driver", "mdev_driver"]
-
-    def load(self, name: str) -> type[base.Driver]:
-        return {"fake_driver": fake.FakeDriver, "mdev_driver": mdev.MdevDriver}[name]
+CATALOGUE = Catalogue(fake_driver=fake.FakeDriver, mdev_driver=mdev.MdevDriver)
 
 
 class Host:
@@ -81,10 +76,10 @@ class Host:
             enabled_drivers=self.drivers, state_path=str(self.folder / "state"),
             options={"mdev": {"enabled_types": ["T4-2B"]}})
         self.agent = service.Agent(lambda: wanted, rpc.ConductorClient(self.bus, 30.0),
-                                   catalogue=Catalogue(), clock=lambda: self.now)
+                                   catalogue=CATALOGUE, clock=lambda: self.now)
         self.agent.hardware = hardware.Hardware(
             wanted.enabled_drivers, wanted.options,
-            hardware.Place(sysfs_root=self.root, state_path=wanted.state_path), Catalogue(),
+            hardware.Place(sysfs_root=self.root, state_path=wanted.state_path), CATALOGUE,
             host=self.kernel)
         return self.agent
 

@@ -27,6 +27,7 @@ from cyborg_lite.drivers import base
 from cyborg_lite.drivers import device_files
 from cyborg_lite.drivers import fake
 from cyborg_lite.drivers import pci
+from tests.fixtures.scripted import Catalogue
 
 DEADLINE_S = 20
 
@@ -73,18 +74,6 @@ class Conductor:
             return self._news.wait_for(lambda: any(map(wanted, self.reports)), DEADLINE_S)
 
 
-class Catalogue:
-    def __init__(self) -> None:
-        self.drivers: dict[str, type[base.Driver]] = {"fake_driver": fake.FakeDriver,
-                                                      "pci_driver": pci.PciDriver}
-
-    def names(self) -> list[str]:
-        return sorted(self.drivers)
-
-    def load(self, name: str) -> type[base.Driver]:
-        return self.drivers[name]
-
-
 class Surroundings:
     """An agent on a local bus, with a clock, and settings that a test may change."""
 
@@ -94,7 +83,7 @@ class Surroundings:
             proc_root="/nowhere",
             options={"fake": {"num_devices": 1, "num_handles": 2}, "pci": {"device_spec": []}})
         self.clock = Clock()
-        self.catalogue = Catalogue()
+        self.catalogue = Catalogue(fake_driver=fake.FakeDriver, pci_driver=pci.PciDriver)
         self.bus = buses.LocalBus()
         self.conductor = Conductor()
         self.stop_conductor: Callable[[], None] = lambda: None
@@ -425,7 +414,7 @@ def test_a_bad_configuration_at_the_start_is_an_error(tmp_path: pathlib.Path) ->
 
     with pytest.raises(base.ConfigurationError, match="enabled_drivers"):
         service.Agent(lambda: wanted, rpc.ConductorClient(buses.LocalBus(), 30.0),
-                      catalogue=Catalogue())
+                      catalogue=Catalogue(fake_driver=fake.FakeDriver))
 
 
 FILE = "version: 1\ndriver: pci_driver\ndevices:\n- match: {address: '0000:41:*'}\n"
