@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent of one host: discovers, beats, reports when asked, and answers the conductor.
 
-No vendor names here, and no decision about devices: `hardware.py` asks the drivers.
+When it does so is here. `hardware.py` asks the drivers, `beats.py` tells the conductor.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import threading
@@ -16,28 +15,25 @@ from collections.abc import Callable
 from oslo_config import cfg
 
 from cyborg_lite import buses
-from cyborg_lite import config
 from cyborg_lite import errors
-from cyborg_lite import messages
 from cyborg_lite import metrics
 from cyborg_lite import rpc
+from cyborg_lite.agent import beats
 from cyborg_lite.agent import claims
 from cyborg_lite.agent import endpoint
 from cyborg_lite.agent import figures
 from cyborg_lite.agent import hardware
 from cyborg_lite.agent import installed
 from cyborg_lite.agent import layouts
+from cyborg_lite.agent import reloading
 from cyborg_lite.agent import reports
 from cyborg_lite.agent import restoring
 from cyborg_lite.agent import settings
 from cyborg_lite.agent import uevents
-from cyborg_lite.drivers import base
-from cyborg_lite.drivers import device_files
 
 LOG = logging.getLogger(__name__)
 
 CONDUCTOR_TIMEOUT_S = 30.0
-FIRST_RETRY_S = 1.0
 STOP_WAIT_S = 60.0
 STOP_DISCOVERY_WAIT_S = 5.0
 
@@ -62,7 +58,6 @@ class Agent:
                  serve: Callable[[endpoint.Endpoint], Callable[[], None]] = lambda _: lambda: None,
                  ) -> None:
         self._read_settings = read_settings
-        self._conductor = conductor
         self._catalogue = catalogue
         self._clock = clock
         self._listener = listener(self.discover_soon) if listener else None
@@ -73,6 +68,7 @@ class Agent:
         self.claim = claims.Claim(
             self.settings.host, claims.agent_id(self.settings.proc_root, self.settings.host),
             conductor, lambda: serve(self.endpoint))
+        self._beats = beats.Beats(conductor, self.claim, clock)
         self.layouts = layouts.Layouts(self.settings.host)
         self.restoration = restoring.Restoration(
             self.settings.host, conductor, self.claim, self.layouts)
@@ -83,12 +79,10 @@ class Agent:
         self._discovery: hardware.Discovery | None = None
         self._asked_since: float | None = None
         self._discovered_at: float | None = None
-        self._heard_at: float | None = None
         self._began_at = clock()
         self._said_slow = False
         self._discover_at = clock()
         self._beat_at = clock()
-        self._failures = 0
         self._unrestored = 0
         self._stopping = False
         self._beat_wake = threading.Event()
@@ -186,8 +180,8 @@ class Agent:
             LOG.warning("host=%s no conductor says what should exist: %s; nothing is discovered "
                         "until one does", self.settings.host, error)
         with self._state:
-            self._discover_at = self._clock() + min(
-                FIRST_RETRY_S * 2 ** min(self._unrestored, 10), self.settings.report_interval_s)
+            self._discover_at = self._clock() + beats.retry_after_s(
+                self._unrestored, self.settings.report_interval_s)
         self._unrestored += 1
 
     def _take(self, found: hardware.Discovery | None) -> None:
@@ -206,7 +200,7 @@ class Agent:
         with self._state:
             now = self._clock()
             discovered_at, heard_at = (self._began_at if moment is None else moment
-                                       for moment in (self._discovered_at, self._heard_at))
+                                       for moment in (self._discovered_at, self._beats.heard_at))
             return figures.State(
                 host=self.settings.host, drivers=self.hardware.drivers, discovery=self._discovery,
                 discovery_age_s=now - discovered_at, heartbeat_age_s=now - heard_at)
@@ -242,67 +236,23 @@ class Agent:
         return max(0.0, self._beat_at - self._clock())
 
     def _beat(self, found: hardware.Discovery) -> None:
-        """Tell the conductor the digest, and all the rest if it doesn't know that one."""
         try:
-            reply = self._conductor.heartbeat(messages.Heartbeat(
-                host=self.settings.host, digest=found.digest,
-                resource_provider_name=self.settings.resource_provider_name,
-                agent_id=self.claim.identity))
-            self.claim.granted()
-            if reply.report_wanted:
-                self._conductor.report(self._report(found))
-                LOG.info("host=%s reported %d devices", self.settings.host, len(found.devices))
+            retry_s = self._beats.send(self.settings, self.hardware.drivers, found)
         except errors.HostTaken as error:
-            self.claim.refused(error)
             self._restore_later(error)
             return
-        except (errors.Error, TypeError) as error:
-            self._unheard(error)
-            return
-        if self._failures:
-            LOG.info("host=%s the conductor answers again", self.settings.host)
-        self._failures = 0
-        self._heard_at = self._clock()
-        metrics.HEARTBEATS.labels(self.settings.host, "taken").inc()
-
-    def _unheard(self, error: Exception) -> None:
-        """Try again soon, then less and less soon, at last with the beat's own period."""
-        if not self._failures:
-            LOG.warning("host=%s the conductor does not take the heartbeat: %s; it is repeated "
-                        "until it does", self.settings.host, error)
-        metrics.HEARTBEATS.labels(self.settings.host, "unheard").inc()
-        retry_s = FIRST_RETRY_S * 2 ** min(self._failures, 10)
-        self._failures += 1
-        self._beat_at = self._clock() + min(retry_s, self.settings.report_interval_s)
-
-    def _report(self, found: hardware.Discovery) -> messages.HostReport:
-        return messages.HostReport(
-            host=self.settings.host, digest=found.digest, devices=found.devices,
-            resource_provider_name=self.settings.resource_provider_name,
-            failed_drivers=found.failed_drivers, drivers=self.hardware.drivers,
-            version=config.version(), withheld=found.withheld, agent_id=self.claim.identity)
+        if retry_s is not None:
+            self._beat_at = self._clock() + retry_s
 
     # --- configuration ------------------------------------------------------------------------
 
     def reload(self) -> None:
-        """Take the configuration as it is now, or keep the old one and say what is wrong.
-
-        The host's name stays: it is this agent's identity. A driver whose device file is wrong
-        keeps what its files said before.
-        """
-        try:
-            wanted = dataclasses.replace(self._read_settings(), host=self.settings.host)
-            wanted = self._with_usable_files(wanted)
-            drivers = settings.hardware_for(wanted, self._catalogue)
-        except (base.ConfigurationError, cfg.Error, ValueError) as error:
-            LOG.error("configuration not taken, the old one stays in force: %s", error)
+        """Take the configuration as it is now, or keep the old one and say what is wrong."""
+        again = reloading.read_again(
+            self._read_settings, self.settings, self.hardware, self._catalogue)
+        if again is None:
             return
-        changes = settings.changes(self.settings, wanted)
-        if not changes:
-            LOG.info("configuration read again: nothing changed")
-            return
-        for change in changes:
-            LOG.info("configuration changed: %s", change)
+        wanted, drivers = again
         drivers.replace(self.hardware)
         with self._state:
             self.settings, self.hardware = wanted, drivers
@@ -314,22 +264,6 @@ class Agent:
                 self._rounds.end(0)
                 self._rounds = _Rounds(self, drivers)
         self.discover_soon()
-
-    def _with_usable_files(self, wanted: settings.Settings) -> settings.Settings:
-        """Return the settings with the old device files of those drivers whose new are wrong."""
-        old, new = self.settings.files, wanted.files
-        for bad in new.bad:
-            LOG.error("device file not taken, the old one stays in force: %s", bad.text)
-        files = device_files.keeping(
-            old, new, {bad.driver for bad in new.bad if bad.driver}
-            - {bad.driver for bad in old.bad if bad.driver})
-        wanted = dataclasses.replace(wanted, files=files)
-        wrong = settings.hardware_for(wanted, self._catalogue).file_complaints
-        fresh = wrong.keys() - self.hardware.file_complaints.keys()
-        for name in sorted(fresh):
-            LOG.error("device file of %s not taken, the old one stays in force: %s", name,
-                      wrong[name])
-        return dataclasses.replace(wanted, files=device_files.keeping(old, files, fresh))
 
 
 class _Rounds:
