@@ -28,6 +28,7 @@ from cyborg_lite.agent import layouts
 from cyborg_lite.agent import reloading
 from cyborg_lite.agent import reports
 from cyborg_lite.agent import restoring
+from cyborg_lite.agent import rounds
 from cyborg_lite.agent import settings
 from cyborg_lite.agent import uevents
 
@@ -84,10 +85,8 @@ class Agent:
         self._discover_at = clock()
         self._beat_at = clock()
         self._unrestored = 0
-        self._stopping = False
-        self._beat_wake = threading.Event()
-        self._beat_thread: threading.Thread | None = None
-        self._rounds: _Rounds | None = None
+        self._discoveries: rounds.Rounds | None = None
+        self._heartbeats: rounds.Rounds | None = None
 
     # --- the threads --------------------------------------------------------------------------
 
@@ -96,53 +95,47 @@ class Agent:
         LOG.info("agent of host %s starts: drivers %s, provider name %s, sysfs %s",
                  self.settings.host, ", ".join(self.hardware.drivers) or "none",
                  self.settings.resource_provider_name, self.settings.sysfs_root)
-        self._stopping = False
         self._began_at = self._clock()
         # what there is, is known in a moment; a driver that hangs is not waited for longer
         self._beat_at = self._clock() + self.settings.report_interval_s
         if self._listener:
             self._listener.start()
-        self._rounds = _Rounds(self, self.hardware)
-        self._beat_thread = threading.Thread(target=self._beat_on, name="agent-beat", daemon=True)
-        self._beat_thread.start()
+        self._discoveries = self._discovering(self.hardware)
+        self._heartbeats = rounds.Rounds("heartbeat", self._beat_if_due,
+                                         lambda: self.settings.report_interval_s)
 
     def stop(self) -> None:
         """Finish the beat in hand, then end the threads; a discovery that hangs is left behind."""
-        self._stopping = True
+        with self._state:
+            heartbeats, self._heartbeats = self._heartbeats, None
+            discoveries, self._discoveries = self._discoveries, None
+        if heartbeats is not None:
+            heartbeats.end(0)
         self.claim.end()
-        self._beat_wake.set()
         if self._listener:
             self._listener.stop()
-        if self._rounds is not None:
-            self._rounds.end(STOP_DISCOVERY_WAIT_S)
-            self._rounds = None
-        if self._beat_thread is not None:
-            self._beat_thread.join(STOP_WAIT_S)
-            self._beat_thread = None
+        if discoveries is not None:
+            discoveries.end(STOP_DISCOVERY_WAIT_S)
+        if heartbeats is not None:
+            heartbeats.end(STOP_WAIT_S)
 
     def discover_soon(self) -> None:
         """Discover at once and not at the next period: something announced a change."""
         with self._state:
             self._discover_at = self._clock()
-            if self._rounds is not None:
-                self._rounds.wake.set()
+            if self._discoveries is not None:
+                self._discoveries.wake()
 
     def beat_soon(self) -> None:
         """Beat at once and not at the next period."""
         with self._state:
             self._beat_at = self._clock()
-            self._beat_wake.set()
+            if self._heartbeats is not None:
+                self._heartbeats.wake()
 
-    def _beat_on(self) -> None:
-        while not self._stopping:
-            self._beat_wake.clear()
-            try:
-                wait_s = self._beat_if_due()
-            except Exception:
-                LOG.exception("heartbeat failed; it is repeated")
-                wait_s = self.settings.report_interval_s
-            if not self._stopping:
-                self._beat_wake.wait(wait_s)
+    def _discovering(self, drivers: hardware.Hardware) -> rounds.Rounds:
+        return rounds.Rounds("discovery", lambda: self.discover_if_due(drivers),
+                             lambda: self.settings.report_interval_s)
 
     def run_once(self) -> float:
         """Do what is due; return the seconds until something is due again."""
@@ -190,8 +183,7 @@ class Agent:
         if self._discovery is None or found.digest != self._discovery.digest:
             LOG.info("host=%s discovered %d devices, failed drivers: %s", self.settings.host,
                      len(found.devices), ", ".join(found.failed_drivers) or "none")
-            self._beat_at = self._clock()
-            self._beat_wake.set()
+            self.beat_soon()
         self._discovery = found
         self._discovered_at = self._clock()
 
@@ -257,43 +249,12 @@ class Agent:
         with self._state:
             self.settings, self.hardware = wanted, drivers
             self._asked_since = None
-            self._beat_at = self._clock()
-            self._beat_wake.set()
-            if self._rounds is not None:
+            self.beat_soon()
+            if self._discoveries is not None:
                 # one that hangs in a driver of the old configuration is not waited for
-                self._rounds.end(0)
-                self._rounds = _Rounds(self, drivers)
+                self._discoveries.end(0)
+                self._discoveries = self._discovering(drivers)
         self.discover_soon()
-
-
-class _Rounds:
-    """The thread that asks one configuration's drivers again and again."""
-
-    def __init__(self, agent: Agent, drivers: hardware.Hardware) -> None:
-        self._agent = agent
-        self._drivers = drivers
-        self._ended = False
-        self.wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="agent-discover", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._ended:
-            self.wake.clear()
-            try:
-                wait_s = self._agent.discover_if_due(self._drivers)
-            except Exception:
-                LOG.exception("discovery failed; it is repeated")
-                wait_s = self._agent.settings.report_interval_s
-            if not self._ended:
-                self.wake.wait(wait_s)
-
-    def end(self, wait_s: float) -> None:
-        """Let the thread end after what it does now, and wait so long for that."""
-        self._ended = True
-        self.wake.set()
-        if wait_s:
-            self._thread.join(wait_s)
 
 
 def agent_from(conf: cfg.ConfigOpts, bus: buses.LocalBus | buses.MessagingBus) -> Agent:
