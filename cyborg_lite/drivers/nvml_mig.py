@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
@@ -17,12 +18,15 @@ from cyborg_lite.drivers import nvml
 
 INVALID_ARGUMENT, NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND = 2, 3, 4, 6
 LIBRARY_NOT_FOUND, FUNCTION_NOT_FOUND, RESET_REQUIRED, IN_USE = 12, 13, 16, 19
+INSUFFICIENT_RESOURCES = 23
 """Codes of nvmlReturn_t."""
 
 _MEANING = {
     NO_PERMISSION: "only root may", 15: "the GPU fell off the bus; the host has to start anew",
+    18: "the driver was changed while this process ran: restart cyborg-lite-agent, and the host "
+        "if nvidia-smi says the same",
     IN_USE: "in use by processes, compute instances, vGPUs or virtual functions",
-    23: "no room at that place"}
+    INSUFFICIENT_RESOURCES: "no room at that place"}
 """What the binding has no words for, or too few."""
 
 MOST_PROFILES = 64
@@ -77,12 +81,17 @@ def fill(address: str, instance_id: int, profile_id: int, start: int) -> None:
     """Create the one compute instance that takes all of a GPU instance. Raises Refused."""
     with _library() as ask:
         instance = _instance(ask, address, instance_id, profile_id, start)
-        widest = max(_compute_profiles(ask, instance), key=lambda info: info.sliceCount,
-                     default=None)
-        if widest is None:
-            raise Refused("nvmlGpuInstanceGetComputeInstanceProfileInfo", NOT_FOUND,
+        refusal = Refused("nvmlGpuInstanceGetComputeInstanceProfileInfo", NOT_FOUND,
                           "the GPU instance names no profile of compute instances")
-        ask("nvmlGpuInstanceCreateComputeInstance", instance, widest.id)
+        for info in _widest(_compute_profiles(ask, instance)):
+            try:
+                ask("nvmlGpuInstanceCreateComputeInstance", instance, info.id)
+                return
+            except Refused as error:
+                if error.code not in (NOT_SUPPORTED, INVALID_ARGUMENT, INSUFFICIENT_RESOURCES):
+                    raise
+                refusal = error
+        raise refusal
 
 
 def empty(address: str, instance_id: int, profile_id: int, start: int) -> None:
@@ -176,9 +185,10 @@ def _or_none(ask: _Asking, call: str, *arguments: Any) -> Any:
 
 
 def _parts(ask: _Asking, card: Any, is_on: bool) -> dict[str, Any]:
-    infos = list(_profiles(ask, card))
+    infos: list[Any] = []
     blind = False
     try:
+        infos += _profiles(ask, card)
         places = {info.id: _places(ask, card, info.id) for info in infos}
         partitions = _partitions(ask, card, infos) if is_on else []
     except Refused as error:
@@ -208,7 +218,7 @@ def _places(ask: _Asking, card: Any, profile_id: int) -> list[list[int]]:
         ask("nvmlDeviceGetGpuInstancePossiblePlacements", card, profile_id, None,
             ctypes.byref(count))
     except Refused as error:
-        if error.code == NOT_SUPPORTED:
+        if error.code in (NOT_SUPPORTED, INVALID_ARGUMENT):
             return []       # none at present, which is no reason to give up the card
         raise
     array = (ask.binding.c_nvmlGpuInstancePlacement_t * count.value)()
@@ -261,10 +271,22 @@ def _compute_profiles(ask: _Asking, instance: Any) -> Iterator[Any]:
                 raise
 
 
+def _widest(profiles: Iterable[Any]) -> list[Any]:
+    """Those that take all slices of a GPU instance, in the order in which to try them.
+
+    A 1g of double memory has two, and the older leaves out multiprocessors; a 7g may have a
+    second one that can't be made.
+    """
+    known = sorted(profiles, key=lambda info: (-info.sliceCount, -info.multiprocessorCount))
+    return [info for info in known if info.sliceCount == known[0].sliceCount]
+
+
 def _compute_instances(ask: _Asking, instance: Any, profile: Any) -> list[Any]:
     array = (ask.binding.c_nvmlComputeInstance_t * max(profile.instanceCount, 1))()
     count = ctypes.c_uint()
-    ask("nvmlGpuInstanceGetComputeInstances", instance, profile.id, array, ctypes.byref(count))
+    if _or_none(ask, "nvmlGpuInstanceGetComputeInstances", instance, profile.id, array,
+                ctypes.byref(count)) is None:
+        return []       # a profile that is named and can't be made
     return [ctypes.cast(each, ask.binding.c_nvmlComputeInstance_t)
             for each in array[:count.value]]
 

@@ -901,24 +901,37 @@ EXPORT int nvmlGpuInstanceGetInfo(handle_t *h, gi_info_t *info)
 
 /* --- compute instances ------------------------------------------------------------------------- */
 
-static const u32 compute_slices[] = {1, 2, 3, 4, 7};   /* 8_SLICE, 6_SLICE: no card here has them */
-enum { COMPUTE_PROFILES = 9 };
+/* 8_SLICE, 6_SLICE: no card here has them. A 1g of double memory has 1_SLICE_REV1 too, which takes
+ * multiprocessors that 1_SLICE leaves out; Ampere names 7_SLICE_NVL, and never makes it. */
+static const u32 compute_slices[] = {1, 2, 3, 4, 7, 0, 0, 1, 7};
+enum { COMPUTE_PROFILES = 9, PLAIN = 0, DOUBLE_MEMORY = 9, ONE_SLICE_REV1 = 7, SEVEN_SLICE_NVL = 8 };
 
 typedef struct { u32 id, slices, instances, sm, shared[5]; } ci_profile_t;
 typedef struct { u32 version, id, slices, instances, sm, shared[5]; char name[96]; } ci_profile2_t;
 _Static_assert(sizeof(ci_profile_t) == 36 && sizeof(ci_profile2_t) == 136, "nvmlComputeInstanceProfileInfo");
 
+static u32 ci_sm(card_t *card, const profile_t *profile, u32 index)
+{
+    for (u32 i = 0; profile->index == DOUBLE_MEMORY && !index && i < card->profiles; i++)
+        if (card->profile[i].index == PLAIN)
+            return card->profile[i].sm;
+    return profile->sm / profile->slices * compute_slices[index];
+}
+
 static int ci_profile(handle_t *h, u32 index, u32 engine, ci_profile2_t *info)
 {
-    profile_t *profile = profile_by_id(&cards[h->card], state->card[h->card].gi[h->gi].profile);
+    card_t *card = &cards[h->card];
+    profile_t *profile = profile_by_id(card, state->card[h->card].gi[h->gi].profile);
     if (engine || index >= COMPUTE_PROFILES)
         return INVALID_ARGUMENT;
-    if (index >= sizeof compute_slices / sizeof *compute_slices || compute_slices[index] > profile->slices)
+    if (!compute_slices[index] || compute_slices[index] > profile->slices
+        || (index == ONE_SLICE_REV1 && profile->index != DOUBLE_MEMORY)
+        || (index == SEVEN_SLICE_NVL && !card->keeps_mode))
         return NOT_SUPPORTED;
     info->id = index;
     info->slices = compute_slices[index];
     info->instances = profile->slices / info->slices;
-    info->sm = profile->sm / profile->slices * info->slices;
+    info->sm = ci_sm(card, profile, index);
     memcpy(info->shared, profile->engines, sizeof info->shared);
     const char *name = strncmp(profile->name, "MIG ", 4) ? profile->name : profile->name + 4;
     if (info->slices == profile->slices)
@@ -1000,6 +1013,8 @@ static int create_ci(handle_t *h, u32 id, int wanted, handle_t **made)
         return NO_PERMISSION;
     if (ci_profile(h, id, 0, &info))
         return INVALID_ARGUMENT;
+    if (id == SEVEN_SLICE_NVL)
+        return NOT_SUPPORTED;
     if (free_slices(card, gi, &taken) < info.slices)
         return INSUFFICIENT_RESOURCES;
     for (u32 start = 0; start + info.slices <= all; start++) {
@@ -1146,8 +1161,8 @@ EXPORT int nvmlDeviceGetAttributes_v2(handle_t *h, attributes_t *to)
     CARD;
     NEED(to && h->kind == KIND_MIG, INVALID_ARGUMENT);
     profile_t *profile = profile_by_id(card, now->gi[h->gi].profile);
-    u32 slices = compute_slices[now->gi[h->gi].ci[h->ci].profile];
-    *to = (attributes_t){profile->sm / profile->slices * slices, {0}, profile->slices, slices, profile->memory_mib};
+    u32 index = now->gi[h->gi].ci[h->ci].profile;
+    *to = (attributes_t){ci_sm(card, profile, index), {0}, profile->slices, compute_slices[index], profile->memory_mib};
     memcpy(to->shared, profile->engines, sizeof to->shared);
     return leave(OK);
 }

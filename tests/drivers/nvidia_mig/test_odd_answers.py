@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What drivers of NVIDIA were seen to answer and no document says, and what becomes of it.
+
+Seen in NVIDIA/go-nvlib #85 and kubernetes-sigs/dra-driver-nvidia-gpu #1480: a partition has more
+than one profile for a compute instance that takes all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pynvml
+import pytest
+
+from cyborg_lite.drivers import nvidia_mig_work
+from tests.drivers.nvidia_mig import lab
+
+Start = Callable[..., lab.Lab]
+
+CREATE = "nvmlGpuInstanceCreateComputeInstance"
+PROFILES = "nvmlDeviceGetGpuInstanceProfileInfoV"
+PLACES = "nvmlDeviceGetGpuInstancePossiblePlacements_v2"
+
+
+def multiprocessors() -> list[int]:
+    """Of each MIG device that a process could be given, largest first."""
+    found = []
+    pynvml.nvmlInit()
+    card = pynvml.nvmlDeviceGetHandleByIndex(0)
+    for index in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(card)):
+        try:
+            device = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(card, index)
+        except pynvml.NVMLError_NotFound:
+            continue
+        found.append(pynvml.nvmlDeviceGetAttributes_v2(device).multiprocessorCount)
+    pynvml.nvmlShutdown()
+    return sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize(("model", "parts", "expected"), [
+    (lab.H100, ["3g.40gb", "1g.20gb", "1g.10gb"], [60, 26, 16]),
+    (lab.H200, ["1g.35gb*3", "1g.18gb"], [26, 26, 26, 16]),
+    (lab.A100, ["3g.20gb", "1g.10gb"], [42, 14]),
+    (lab.A100, ["7g.40gb"], [98])])
+def test_what_runs_in_a_partition_has_all_its_multiprocessors(
+        host: Start, model: str, parts: list[str], expected: list[int]) -> None:
+    host(model).apply(*parts)
+
+    assert multiprocessors() == expected
+
+
+@pytest.mark.parametrize("code", [2, 3, 23])
+def test_a_compute_instance_that_can_not_be_made_is_made_of_the_next_profile(
+        host: Start, code: int) -> None:
+    there = host(lab.H200)
+
+    with there.nvml.failing(f"{CREATE}:1={code}"):
+        there.apply("1g.35gb")
+
+    assert multiprocessors() == [16]
+    assert there.device().partitioning.fault is None
+
+
+def test_the_refusal_of_the_last_profile_is_said(host: Start) -> None:
+    there = host(lab.H200)
+
+    with there.nvml.failing(f"{CREATE}:1=2;{CREATE}:2=23"), \
+            pytest.raises(nvidia_mig_work.Fault, match="no room at that place"):
+        there.apply("1g.35gb")
+
+    assert there.partitions() == []
+
+
+def test_a_compute_profile_that_lists_nothing_costs_no_card(host: Start) -> None:
+    there = host(lab.A100)
+    there.apply("7g.40gb")
+    call = "nvmlGpuInstanceGetComputeInstances"
+    before = there.nvml.calls().count(call)
+    there.device()
+    number = there.nvml.calls().count(call) - before
+
+    with there.nvml.failing(f"{call}:{number}=3"):
+        device = there.device()
+
+    assert device.partitioning.fault is None
+    assert [each.profile for each in device.partitioning.partitions] == ["7g.40gb"]
+
+
+@pytest.mark.parametrize("code", [2, 3])
+def test_a_profile_that_has_no_places_is_listed_beside_the_others(host: Start, code: int) -> None:
+    there = host(lab.H200)
+
+    with there.nvml.failing(f"{PLACES}:1={code}"):
+        profiles = there.device().partitioning.profiles
+
+    assert [each.name for each in profiles if not each.placements] == ["1g.18gb"]
+    assert len(profiles) == 7
+
+
+def test_who_may_not_even_ask_for_profiles_is_told_what_is_hidden(host: Start) -> None:
+    there = host(lab.H200)
+
+    with there.nvml.failing(f"{PROFILES}:1=4"):
+        partitioning = there.device().partitioning
+
+    assert partitioning.profiles == []
+    assert "privileged" in (partitioning.fault or "")
+
+
+def test_a_card_that_names_no_profile_while_its_mode_is_off_says_what_to_do(host: Start) -> None:
+    there = host(lab.A100)
+
+    with there.nvml.failing(";".join(f"{PROFILES}:{nth}=3" for nth in range(1, 19))):
+        partitioning = there.device().partitioning
+
+    assert partitioning.profiles == []
+    assert "nvidia-smi -mig 1" in (partitioning.fault or "")
+
+
+def test_a_driver_that_was_changed_under_the_agent_is_said(host: Start) -> None:
+    there = host(lab.A100)
+
+    with there.nvml.failing("nvmlInitWithFlags:1=18"):
+        found = there.discover()
+    [problem] = there.driver.problems
+    after = there.discover()
+
+    assert found == []
+    assert "restart cyborg-lite-agent" in problem.what
+    assert [each.address for each in after] == [lab.CARD]
