@@ -8,9 +8,7 @@ handles.
 from __future__ import annotations
 
 import json
-import types
 import uuid
-from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,10 +18,10 @@ from oslo_db import exception as db_exc
 from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import states
+from cyborg_lite.db import handles
 from cyborg_lite.db import leases
 from cyborg_lite.db import models
 from cyborg_lite.db import paging
-from cyborg_lite.db import services
 from cyborg_lite.db import session
 
 T = models.arqs
@@ -202,7 +200,7 @@ def unbind(database: session.Database, uuids: Sequence[str]) -> bool:
             sa.update(T).where(T.c.id.in_([row.id for row in bound]))
             .values(state=move.target, updated_at=session.now(), **BOUND_TO_NOTHING))
         _drop_events(connection, bound)
-        return release_handles(connection, [row.uuid for row in bound], _under_way(bound))
+        return handles.release(connection, [row.uuid for row in bound], _under_way(bound))
 
 
 def delete(database: session.Database, uuids: Sequence[str], project_id: str | None,
@@ -274,7 +272,7 @@ def delete_rows(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> bool:
     """Delete locked ARQs in the caller's transaction; returns whether a handle needs cleaning."""
     if not rows:
         return False
-    to_clean = release_handles(
+    to_clean = handles.release(
         connection, [row.uuid for row in rows if row.state != states.INITIAL], _under_way(rows))
     _drop_events(connection, rows)
     connection.execute(sa.delete(T).where(T.c.id.in_([row.id for row in rows])))
@@ -292,51 +290,3 @@ def _under_way(rows: Sequence[sa.Row[Any]]) -> dict[str, leases.Owner]:
     """By ARQ, who has its host make or take down something at this moment."""
     return {row.uuid: leases.Owner(row.lease_owner, row.lease_until) for row in rows
             if row.lease_until is not None and row.lease_until > session.now()}
-
-
-def release_handles(connection: sa.Connection, arq_uuids: Sequence[str],
-                    under_way: Mapping[str, leases.Owner] = types.MappingProxyType({})) -> bool:
-    """Take from ARQs what they hold, whatever the host does; returns whether any needs cleaning.
-
-    A handle without a clean step is free at once, or forgotten when the host reports it no more:
-    then the host is asked for a full report so that what remains of its device goes too. One with
-    a clean step waits for it in either case: what is away now may come back with the data on it.
-
-    under_way: by ARQ, who works on the host side of its handle. It is cleaned after that: what
-    is done to it later would be done to somebody else's.
-    """
-    if not arq_uuids:
-        return False
-    deployables, devices = models.deployables, models.devices
-    # subqueries, not joins: only the handles are to be locked, on every database
-    cleans = (sa.select(deployables.c.cleans).where(deployables.c.id == H.c.deployable_id)
-              .scalar_subquery().label("cleans"))
-    hostname = (sa.select(devices.c.hostname)
-                .join_from(deployables, devices, devices.c.id == deployables.c.device_id)
-                .where(deployables.c.id == H.c.deployable_id)
-                .scalar_subquery().label("hostname"))
-    held = connection.execute(
-        sa.select(H.c.id, H.c.state, H.c.arq_uuid, cleans, hostname)
-        .where(H.c.arq_uuid.in_(arq_uuids))
-        .order_by(H.c.id).with_for_update()).all()
-    release, give_back = states.handle_move("release"), states.handle_move("give_back")
-    kept = [row for row in held
-            if states.allows(release if row.cleans else give_back, row.state)]
-    lost = [row for row in held
-            if not row.cleans and states.allows(states.handle_move("forget"), row.state)]
-    moment = session.now()
-    rows = []
-    for row in kept:
-        worker = under_way.get(row.arq_uuid) if row.cleans else None
-        rows.append({"id": row.id, "state": (release if row.cleans else give_back).target,
-                     "arq_uuid": None, "updated_at": moment,
-                     "lease_owner": worker.conductor if worker else None,
-                     "lease_until": worker.lease_until if worker else None})
-    session.bulk_update(connection, H, "id", rows)
-    if lost:
-        connection.execute(sa.delete(H).where(H.c.id.in_([row.id for row in lost])))
-    to_clean = [row for row in kept if row.cleans]
-    if to_clean or lost:
-        services.mark_hosts_changed(connection, {row.hostname for row in [*to_clean, *lost]},
-                                    to_report={row.hostname for row in lost})
-    return bool(to_clean)

@@ -20,7 +20,6 @@ from oslo_db import exception as db_exc
 
 from cyborg_lite import messages
 from cyborg_lite import states
-from cyborg_lite.db import arqs
 from cyborg_lite.db import bind_choice
 from cyborg_lite.db import bind_wishes
 from cyborg_lite.db import handles
@@ -190,8 +189,8 @@ def finish(database: session.Database, results: Sequence[messages.HandleResult],
         session.bulk_update(connection, H, "id", [
             {"id": row.handle_id, "state": states.IN_USE, "updated_at": moment}
             for row in good])
-        arqs.release_handles(connection, [row.uuid for row in rows
-                                          if row.uuid in failed and not row.resumes])
+        handles.release(connection, [row.uuid for row in rows
+                                     if row.uuid in failed and not row.resumes])
         outcome.events.extend(event_rows(
             {row.uuid: row.instance_uuid for row in rows}, failed, owner, request_id))
         services.insert_events(connection, outcome.events)

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attach handles that wait for their clean step. What a bind does to handles is in `binds.py`."""
+"""Attach handles that are given back, and those that wait for their clean step.
+
+What a bind does to handles is in `binds.py`.
+"""
 
 from __future__ import annotations
 
 import collections
 import datetime
 import json
+import types
 from collections.abc import Collection
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
@@ -138,3 +143,52 @@ def finish_clean(database: session.Database, hostname: str,
             # what went from the host during its cleaning may go now: a full report tells
             services.ask_for_report(connection, {hostname})
     return len(found)
+
+
+# --- giving back ------------------------------------------------------------------------------
+
+
+def release(connection: sa.Connection, arq_uuids: Sequence[str],
+            under_way: Mapping[str, leases.Owner] = types.MappingProxyType({})) -> bool:
+    """Take from ARQs what they hold, whatever the host does; returns whether any needs cleaning.
+
+    A handle without a clean step is free at once, or forgotten when the host reports it no more:
+    then the host is asked for a full report so that what remains of its device goes too. One with
+    a clean step waits for it in either case: what is away now may come back with the data on it.
+
+    under_way: by ARQ, who works on the host side of its handle. It is cleaned after that: what
+    is done to it later would be done to somebody else's.
+    """
+    if not arq_uuids:
+        return False
+    # subqueries, not joins: only the handles are to be locked, on every database
+    cleans = (sa.select(D.c.cleans).where(D.c.id == H.c.deployable_id)
+              .scalar_subquery().label("cleans"))
+    hostname = (sa.select(V.c.hostname).join_from(D, V, V.c.id == D.c.device_id)
+                .where(D.c.id == H.c.deployable_id)
+                .scalar_subquery().label("hostname"))
+    held = connection.execute(
+        sa.select(H.c.id, H.c.state, H.c.arq_uuid, cleans, hostname)
+        .where(H.c.arq_uuid.in_(arq_uuids))
+        .order_by(H.c.id).with_for_update()).all()
+    release, give_back = states.handle_move("release"), states.handle_move("give_back")
+    kept = [row for row in held
+            if states.allows(release if row.cleans else give_back, row.state)]
+    lost = [row for row in held
+            if not row.cleans and states.allows(states.handle_move("forget"), row.state)]
+    moment = session.now()
+    rows = []
+    for row in kept:
+        worker = under_way.get(row.arq_uuid) if row.cleans else None
+        rows.append({"id": row.id, "state": (release if row.cleans else give_back).target,
+                     "arq_uuid": None, "updated_at": moment,
+                     "lease_owner": worker.conductor if worker else None,
+                     "lease_until": worker.lease_until if worker else None})
+    session.bulk_update(connection, H, "id", rows)
+    if lost:
+        connection.execute(sa.delete(H).where(H.c.id.in_([row.id for row in lost])))
+    to_clean = [row for row in kept if row.cleans]
+    if to_clean or lost:
+        services.mark_hosts_changed(connection, {row.hostname for row in [*to_clean, *lost]},
+                                    to_report={row.hostname for row in lost})
+    return bool(to_clean)
