@@ -22,6 +22,7 @@ from cyborg_lite import errors
 from cyborg_lite import metrics
 from cyborg_lite.clients import keystone
 from cyborg_lite.clients import placement
+from cyborg_lite.conductor import host_trees
 from cyborg_lite.conductor import inventory_diff
 from cyborg_lite.conductor import provider_tree
 from cyborg_lite.conductor import providers
@@ -157,7 +158,7 @@ class PlacementSync:
         """
         client = self._client.for_request(oslo_context.generate_request_id())
         offers = services.list_offers(self._database, host.name)
-        tree = self._read_tree(client, host, offers)
+        tree = host_trees.read(client, self._database, host, offers)
         if tree is None:
             if not offers:
                 return True
@@ -172,37 +173,6 @@ class PlacementSync:
             LOG.info("host=%s placement in order: providers=%d written=%d removed=%d waiting=%d",
                      host.name, len(offers), written, removed, kept)
         return not kept
-
-    def _read_tree(self, client: placement.Placement, host: services.DirtyHost,
-                   offers: Sequence[services.Offer],
-                   ) -> tuple[placement.Provider, dict[str, placement.Provider]] | None:
-        given, short = provider_tree.compute_names(host.resource_provider_name, host.name)
-        # a provider that we made leads to the whole tree in one request
-        ours = next((offer.rp_uuid for offer in offers if offer.synced), None)
-        found = client.list_tree(ours) if ours else []
-        root = provider_tree.root_of(found)
-        if root is None or root.name != given[0]:
-            root = self._find_compute_node(client, host, given, short)
-            if root is None:
-                return None
-            if not any(provider.uuid == root.uuid for provider in found):
-                found = client.list_tree(root.uuid)
-        return root, {provider.uuid: provider for provider in found}
-
-    def _find_compute_node(self, client: placement.Placement, host: services.DirtyHost,
-                           given: Sequence[str], short: Sequence[str],
-                           ) -> placement.Provider | None:
-        for name in given:
-            found = client.find_provider(name)
-            if found is not None and found.parent_uuid is None:
-                return found
-        if short:
-            taken = services.names_of_other_hosts(self._database, host, short)
-            for name in short:
-                found = None if name in taken else client.find_provider(name)
-                if found is not None and found.parent_uuid is None:
-                    return found
-        return None
 
     def _remove_strangers(self, client: placement.Placement, root: placement.Provider,
                           found: Mapping[str, placement.Provider],
