@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import re
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ from cyborg_lite.db import session
 VGPU = "vgpu"
 MIG_VGPU = "mig-vgpu"
 NONE = "none"
+
+_COUNT = re.compile(r"[0-9]{1,4}")
 
 Kind = tuple[int | None, str | None]
 """What tells partitions of one layout apart: id of the profile, and name of the vGPU type."""
@@ -138,14 +141,38 @@ def judge(reported: messages.ReportedPartitioning, layout_id: str | None,
         layout = next((one for one in layouts_of(reported, every=True) if one.id == layout_id),
                       None)
         if layout is None:
-            some = ", ".join(one.id for one in layouts_of(reported, every=False)[:5])
-            raise errors.Invalid(
-                f"The device has no layout {layout_id!r}; its layouts are listed by GET with "
-                f"?all=true, among them {some or 'none'}.")
+            raise errors.Invalid(_no_such_layout(reported, str(layout_id)))
         return layout
     if reported.scheme == VGPU:
         return _judge_sliced(reported, partitions)
     return _judge_placed(reported, partitions)
+
+
+def _no_such_layout(reported: messages.ReportedPartitioning, layout_id: str) -> str:
+    """Why an id names no layout, and what comes nearest to the partitions that it seems to mean."""
+    said = f"The device has no layout {layout_id!r}"
+    names = ({one.name: one.name for one in reported.vgpu_types} if reported.scheme == VGPU
+             else {str(one.id): one.name for one in reported.profiles})
+    wish: collections.Counter[str] = collections.Counter()
+    for part in [layout_id] if reported.scheme == VGPU else layout_id.split("-"):
+        name, _, number = (part, "", "1") if part in names else part.rpartition("x")
+        if name not in names or not _COUNT.fullmatch(number):
+            some = ", ".join(one.id for one in layouts_of(reported, every=False)[:5])
+            return (f"{said}; its layouts are listed by GET with ?all=true, among them "
+                    f"{some or 'none'}.")
+        wish[names[name]] += int(number)
+    verdict = _verdict(reported, wish)
+    if verdict.layout is not None:
+        return f"{said}; these partitions are layout {verdict.layout.id!r}."
+    return f"{said}. {_refusal(verdict)}"
+
+
+def _verdict(reported: messages.ReportedPartitioning,
+             wish: Mapping[str, int]) -> layout_wishes.Verdict:
+    if reported.scheme == VGPU:
+        return vgpu_layouts.check([_vgpu_type(one) for one in reported.vgpu_types], wish,
+                                  mixed=reported.mixed)
+    return layout_wishes.check(map(_profile, reported.profiles), wish)
 
 
 def _judge_sliced(reported: messages.ReportedPartitioning,
@@ -157,9 +184,7 @@ def _judge_sliced(reported: messages.ReportedPartitioning,
                 f"The device is time-sliced: profile and vgpu_type are both the name of a vGPU "
                 f"type, but {one.profile!r} and {one.vgpu_type!r} were wished for.")
         wish[one.profile] += one.count
-    verdict = vgpu_layouts.check([_vgpu_type(one) for one in reported.vgpu_types], wish,
-                                 mixed=reported.mixed)
-    return _shown(_accepted(verdict), _only_types(reported))
+    return _shown(_accepted(_verdict(reported, wish)), _only_types(reported))
 
 
 def _judge_placed(reported: messages.ReportedPartitioning,
@@ -167,7 +192,7 @@ def _judge_placed(reported: messages.ReportedPartitioning,
     wish: collections.Counter[str] = collections.Counter()
     for one in partitions:
         wish[one.profile] += one.count
-    layout = _accepted(layout_wishes.check(map(_profile, reported.profiles), wish))
+    layout = _accepted(_verdict(reported, wish))
     if reported.scheme != MIG_VGPU:
         typed = next((one for one in partitions if one.vgpu_type is not None), None)
         if typed is not None:
@@ -185,16 +210,19 @@ def _judge_placed(reported: messages.ReportedPartitioning,
     wanted = [messages.PartitionCount(profile=profile, count=number, vgpu_type=name)
               for (profile, name), number in sorted(
                   types.items(), key=lambda pair: (order.index(pair[0][0]), str(pair[0][1])))]
-    _check_types(reported, wanted)
+    _check_types(reported, partitions)
     return _layout(layout, wanted)
 
 
 def _accepted(verdict: layout_wishes.Verdict) -> layouts.Layout:
     if verdict.layout is None:
-        nearest = ", ".join(f"{one.id} ({one})" for one in verdict.nearest)
-        raise errors.Invalid(verdict.reason + (
-            f" The nearest valid layouts: {nearest}." if nearest else ""))
+        raise errors.Invalid(_refusal(verdict))
     return verdict.layout
+
+
+def _refusal(verdict: layout_wishes.Verdict) -> str:
+    nearest = ", ".join(f"{one.id} ({one})" for one in verdict.nearest)
+    return verdict.reason + (f" The nearest valid layouts: {nearest}." if nearest else "")
 
 
 def _check_types(reported: messages.ReportedPartitioning,

@@ -123,7 +123,12 @@ def test_a_wish_by_its_id_is_the_wish_by_its_partitions() -> None:
 
 
 @pytest.mark.parametrize(("reported", "layout", "partitions", "words"), [
-    (a_card(), "9-9-9", None, ["no layout '9-9-9'", "?all=true", "5-9"]),
+    (a_card(), "half", None, ["no layout 'half'; its layouts are listed", "?all=true", "5-9"]),
+    (a_card(), "9-9-9", None, ["no layout '9-9-9'. 3 of 3g.20gb", "9-14x2 (3g.20gb + 2x2g.10gb)"]),
+    (a_card(), "19x2-9", None, ["no layout '19x2-9'; these partitions are layout '9-19x2'"]),
+    (a_card(), "19x99999", None, ["no layout '19x99999'; its layouts are listed"]),
+    (a_sliced_card(), "A100-4Cx11", None, ["no layout 'A100-4Cx11'. 11 of", "A100-4Cx10"]),
+    (a_sliced_card(), "A100-4C-A100-4C", None, ["no layout 'A100-4C-A100-4C'", "?all=true"]),
     (a_card(), None, split_cards.counts(g4_20gb=2), [
         "2 of 4g.20gb were wished for; the device holds 1", "5-9 (4g.20gb + 3g.20gb)"]),
     (a_card(), None, split_cards.counts(g8_1gb=1), ["no profile '8g.1gb'", "7g.40gb"]),
@@ -133,6 +138,9 @@ def test_a_wish_by_its_id_is_the_wish_by_its_partitions() -> None:
      ["take no vGPU type", "'A100-1-5C'"]),
     (a_card("mig-vgpu"), None,
      [messages.PartitionCount(profile="1g.5gb", count=1, vgpu_type="A100-40C")],
+     ["No vGPU type 'A100-40C' lives in 1g.5gb", "A100-1-5C"]),
+    (a_card("mig-vgpu"), None,
+     [messages.PartitionCount(profile="1g.5gb", count=0, vgpu_type="A100-40C")],
      ["No vGPU type 'A100-40C' lives in 1g.5gb", "A100-1-5C"]),
     (a_sliced_card(), None, [messages.PartitionCount(profile="A100-4C", count=11)],
      ["11 of A100-4C", "A100-4Cx10"]),
