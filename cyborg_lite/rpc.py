@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What services ask of each other: the two clients, and the versions of their calls.
 
-How a call travels is in `buses.py`; no business decisions in either.
+`remote.py` makes calls of methods, `buses.py` carries them; nothing is decided in any of these.
 
 History (each change of a method or a message adds a line and raises the minor number):
 
@@ -17,22 +17,11 @@ History (each change of a method or a message adds a line and raises the minor n
 
 from __future__ import annotations
 
-import functools
-import inspect
-import time
-import typing
-from collections.abc import Callable
-from typing import Any
-from typing import get_type_hints
-from typing import TypeVar
-
 from oslo_config import cfg
 
-from cyborg_lite import auth
 from cyborg_lite import buses
-from cyborg_lite import codec
-from cyborg_lite import errors
 from cyborg_lite import messages
+from cyborg_lite import remote
 
 VERSION = "1.2"
 CONDUCTOR_TOPIC = "cyborg_lite.conductor"
@@ -40,11 +29,6 @@ AGENT_TOPIC = "cyborg_lite.agent"
 
 ASKED_OF_AGENTS = "1.0"
 """The version that calls to an agent need: agents are upgraded after conductors."""
-
-ANSWER_MARGIN_S = 1.0
-"""Work must be committed this long before the caller gives up, so that the answer arrives."""
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def bus_from(conf: cfg.ConfigOpts) -> buses.MessagingBus:
@@ -55,62 +39,27 @@ def bus_from(conf: cfg.ConfigOpts) -> buses.MessagingBus:
 # --- clients ----------------------------------------------------------------------------------
 
 
-def _remote(function: F) -> F:
-    """Make a method, of which only the signature matters, a remote call."""
-    hints = get_type_hints(function)
-    returns = hints.pop("return", Any)
-    signature = inspect.signature(function)
-
-    @functools.wraps(function)
-    def call(self: _Client, *args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind(self, *args, **kwargs)
-        arguments = {name: codec.encode(value) for name, value in list(bound.arguments.items())[1:]}
-        server = arguments.pop("agent_host", None)
-        reply = self.send(function.__name__, server, arguments)
-        return None if returns is type(None) else codec.decode(returns, reply)
-
-    return typing.cast(F, call)
-
-
-class _Client:
-    topic: str
-
-    def __init__(self, bus: buses.Bus, timeout_s: float) -> None:
-        self._bus = bus
-        self._timeout_s = timeout_s
-        self._begun_within_s = timeout_s - ANSWER_MARGIN_S
-
-    def send(self, method: str, server: str | None, arguments: dict[str, Any]) -> Any:
-        """Call and wait; raises the peer's error, or Unavailable."""
-        context = auth.current_call()
-        context["deadline"] = time.time() + self._begun_within_s
-        reply = self._bus.call(self.topic, server, method, context, arguments, self._timeout_s)
-        if "error" in reply:
-            raise errors.from_slug(reply["error"]["slug"], reply["error"]["detail"])
-        return reply["result"]
-
-
-class ConductorClient(_Client):
+class ConductorClient(remote.Client):
     """What the API and the agents ask of any conductor. Each may raise Unavailable."""
 
     topic = CONDUCTOR_TOPIC
 
-    @_remote
+    @remote.call
     def create_device_profile(self, profile: messages.DeviceProfile) -> messages.DeviceProfile:
         """Duplicate when the name or the uuid is taken."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def list_device_profiles(self, names: list[str] | None,
                              page: messages.Page | None = None) -> list[messages.DeviceProfile]:
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def update_device_profile(self, profile: messages.DeviceProfile) -> messages.DeviceProfile:
         """NotFound, ChangedMeanwhile by its generation, InUse for a new name, Duplicate."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def show_profile_usage(self, profile: messages.DeviceProfile, project_id: str | None,
                            active_only: bool = False) -> list[messages.GroupUsage]:
         """One entry a group; with `project_id` its ARQs alone are counted. NotFound.
@@ -119,42 +68,42 @@ class ConductorClient(_Client):
         """
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def get_device_profile(self, uuid: str | None, name: str | None) -> messages.DeviceProfile:
         """By either; NotFound."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def delete_device_profiles(self, uuids: list[str], names: list[str]) -> None:
         """Delete those that can go; InUse or NotFound names the rest."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def create_arqs(self, device_profile_name: str,
                     project_id: str | None) -> list[messages.Arq]:
         """One ARQ per accelerator of each group, all or none; NotFound."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def list_arqs(self, query: messages.ArqQuery) -> list[messages.Arq]:
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def get_arq(self, uuid: str, project_id: str | None) -> messages.Arq:
         """NotFound, also for another project's when `project_id` is given."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def bind_arqs(self, requests: list[messages.BindRequest]) -> None:
         """AlreadyHasArqs, NotFound, StateConflict before anything changed; BindFailed after."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def unbind_arqs(self, uuids: list[str]) -> None:
         """NotFound, StateConflict."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def delete_arqs(self, uuids: list[str], project_id: str | None,
                     bound_too: bool) -> None:
         """NotFound names the missing ones, after the rest was deleted.
@@ -163,19 +112,19 @@ class ConductorClient(_Client):
         """
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def delete_arqs_of_instance(self, instance_uuid: str,
                                 migration_uuid: str | None = None) -> None:
         """Idempotent. With a migration its inactive set alone, and the migration is over."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def begin_migration(self, instance_uuid: str, migration_uuid: str,
                         migration_type: str | None) -> list[messages.Arq]:
         """Open a migration that has no ARQs yet; idempotent. Returns all sets of the instance."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def switch_migration(self, instance_uuid: str, migration_uuid: str,
                          to: str) -> list[messages.Arq]:
         """Make the set of `to`, destination or source, the active one; idempotent.
@@ -184,12 +133,12 @@ class ConductorClient(_Client):
         """
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def end_migration(self, instance_uuid: str, migration_uuid: str) -> list[messages.Arq]:
         """Free the inactive set and forget the migration; idempotent."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def suspend_instance(self, instance_uuid: str) -> list[messages.Arq]:
         """Take the host side of the active set down; its handles are kept. Idempotent.
 
@@ -197,40 +146,40 @@ class ConductorClient(_Client):
         """
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def resume_instance(self, instance_uuid: str) -> list[messages.Arq]:
         """Make the host side again; ends with the event of a bind. Idempotent; StateConflict."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def list_devices(self, query: messages.DeviceQuery) -> list[messages.Device]:
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def get_device(self, uuid: str) -> messages.Device:
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def show_device_parts(self, uuid: str) -> list[messages.DeployablePart]:
         """The deployables of a device, with their handles by state."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def clean_device(self, uuid: str) -> None:
         """Have the failed handles of a device cleaned again; NotFound."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def set_device_status(self, uuid: str, status: str, reason: str | None = None) -> None:
         """status: enabled or maintaining. Repeating is harmless; NotFound."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def show_partitioning(self, uuid: str, every_layout: bool) -> messages.Partitioning:
         """How a device is and can be split; the maximal layouts, or every one. NotFound."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def set_partitioning(self, uuid: str, layout: str | None,
                          partitions: list[messages.PartitionCount] | None,
                          dry_run: bool) -> messages.PartitioningPlan:
@@ -241,102 +190,102 @@ class ConductorClient(_Client):
         """
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def list_services(self, query: messages.ServiceQuery) -> list[messages.Service]:
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def set_service(self, id: str, status: str, reason: str | None) -> messages.Service:
         """status: enabled or disabled. NotFound; StateConflict for what can't be disabled."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def list_orphans(self, query: messages.OrphanQuery) -> list[messages.Orphan]:
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def get_orphan(self, id: str) -> messages.Orphan:
         """NotFound."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def clean_orphan(self, id: str) -> None:
         """Have a confirmed orphan cleaned; NotFound, StateConflict."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def start_sweep(self, host: str | None, dry_run: bool) -> messages.Sweep:
         """Search now, one host or all; NotFound for the host."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def last_sweep(self) -> messages.Sweep:
         """NotFound when there was none."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def list_deployables(self, query: messages.DeployableQuery) -> list[messages.Deployable]:
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def get_deployable(self, uuid: str) -> messages.Deployable:
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def program_deployable(self, uuid: str, image_uuid: str) -> messages.Deployable:
         """NotProgrammable with the reason."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def list_attributes(self, deployable_id: int | None, key: str | None,
                         page: messages.Page | None = None) -> list[messages.Attribute]:
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def get_attribute(self, uuid: str) -> messages.Attribute:
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def create_attribute(self, deployable_id: int, key: str, value: str) -> messages.Attribute:
         """NotFound for the deployable; Duplicate for the key."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def delete_attribute(self, uuid: str) -> None:
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def ping(self) -> None:
         """Answers when the conductor and its database do."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def heartbeat(self, beat: messages.Heartbeat) -> messages.HeartbeatReply:
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def claim_host(self, host: str, agent_id: str | None) -> None:
         """Ask to speak for a host, before anything is done there; HostTaken."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def host_intent(self, host: str) -> messages.HostIntent:
         """What should exist on the host now, for an agent that starts."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def note_leftovers(self, host: str, leftovers: dict[str, str]) -> None:
         """Account for what an agent removed because nobody had it: handles, each with its driver.
         """
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def report(self, report: messages.HostReport) -> None:
         """Store what the host has; the Placement sync follows."""
         raise NotImplementedError
 
 
-class AgentClient(_Client):
+class AgentClient(remote.Client):
     """What a conductor asks of the agent of one host."""
 
     topic = AGENT_TOPIC
@@ -347,19 +296,19 @@ class AgentClient(_Client):
         client._begun_within_s = min(self._begun_within_s, seconds)
         return client
 
-    @_remote
+    @remote.call
     def prepare(self, agent_host: str,
                 tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
         """Make the handles attachable; one result a task."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def clean(self, agent_host: str,
               tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
         """Make the handles ready for somebody else; one result a task."""
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def take_down(self, agent_host: str,
                   tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
         """Remove what the host has made for handles that are kept; `prepare` makes it again.
@@ -368,7 +317,7 @@ class AgentClient(_Client):
         """
         raise NotImplementedError
 
-    @_remote
+    @remote.call
     def apply_layouts(self, agent_host: str,
                       wishes: list[messages.LayoutWish]) -> list[messages.LayoutResult]:
         """Split devices as wished; one result a wish. A report follows."""
