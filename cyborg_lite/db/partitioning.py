@@ -134,7 +134,6 @@ def _check_device(connection: sa.Connection, device_uuid: str) -> None:
         raise errors.NotFound(f"Device {device_uuid} does not exist.")
 
 
-@session.retrying
 def set_wish(database: session.Database, split: Split, wish: Sequence[Mapping[str, Any]], key: str,
              key_now: str, user_id: str | None, *, must_be_free: bool) -> None:
     """Wish for a layout, judged for the device as `split` shows it. The host becomes dirty.
@@ -146,6 +145,18 @@ def set_wish(database: session.Database, split: Split, wish: Sequence[Mapping[st
     now; InUse when a handle is. Its handles are locked, so that a bind either was before, or sees
     the wish.
     """
+    moment = session.now()
+    _set_wish(database, split, {
+        "wish": session.to_json(list(wish)), "wished_key": key, "reported_key": key_now,
+        "wish_generation": split.generation + 1, "wished_by": user_id, "wished_at": moment,
+        "fault": None, "fault_generation": 0, "answered_generation": 0, "lease_owner": None,
+        "due_at": None if key == key_now else moment, "updated_at": moment},
+        must_be_free=must_be_free)
+
+
+@session.retrying
+def _set_wish(database: session.Database, split: Split, values: Mapping[str, Any], *,
+              must_be_free: bool) -> None:
     with database.writing() as connection:
         # the same order as a report: host, handles, this row
         connection.execute(sa.select(N.c.id).where(N.c.name == split.hostname).with_for_update())
@@ -154,23 +165,21 @@ def set_wish(database: session.Database, split: Split, wish: Sequence[Mapping[st
                 sa.select(D.c.id).join_from(D, V, V.c.id == D.c.device_id)
                 .where(V.c.uuid == split.device_uuid)))
             .order_by(H.c.id).with_for_update()).all()
+        row = connection.execute(
+            sa.select(P.c.id, P.c.wish_generation, P.c.wished_key, P.c.wished_at, P.c.reported_key)
+            .where(P.c.id == split.id).with_for_update()).one()
+        if all(getattr(row, name) == values[name]
+               for name in ("wish_generation", "wished_key", "wished_at")):
+            return  # stored by an earlier try, before the connection broke
         if must_be_free:
             check_free(split, collections.Counter(
-                row.state for row in held if row.state in BUSY_STATES))
-        row = connection.execute(
-            sa.select(P.c.id, P.c.wish_generation, P.c.reported_key)
-            .where(P.c.id == split.id).with_for_update()).one()
+                one.state for one in held if one.state in BUSY_STATES))
         if (row.wish_generation, row.reported_key) != (split.generation, split.reported_key):
             raise errors.ChangedMeanwhile(
                 f"How device {split.device_uuid} is split, or shall be, was changed meanwhile; "
                 "look at it again.")
-        moment = session.now()
-        connection.execute(sa.update(P).where(P.c.id == row.id).values(
-            wish=session.to_json(list(wish)), wished_key=key, reported_key=key_now,
-            wish_generation=split.generation + 1, wished_by=user_id, wished_at=moment,
-            fault=None, fault_generation=0, answered_generation=0, lease_owner=None,
-            due_at=None if key == key_now else moment, updated_at=moment))
-        if key != key_now or not split.is_as_wished:
+        connection.execute(sa.update(P).where(P.c.id == row.id).values(values))
+        if values["wished_key"] != values["reported_key"] or not split.is_as_wished:
             services.mark_hosts_changed(connection, {split.hostname})
 
 

@@ -49,7 +49,9 @@ def suspend(database: session.Database, instance_uuid: str, owner: leases.Owner)
     with database.writing() as connection:
         rows = _active_set(connection, instance_uuid)
         _refuse_others(rows, {*move.sources, move.target}, "suspended")
-        todo = [row for row in rows if states.allows(move, row.state)]
+        # with our lease: by an earlier try, before the connection broke
+        todo = [row for row in rows if states.allows(move, row.state)
+                or (row.lease_owner, row.lease_until) == (owner.conductor, owner.lease_until)]
         work = _host_work(connection, todo)
         working = {row.arq_uuid for row in work}
         _move(connection, [row for row in todo if row.uuid in working], move.target, owner)

@@ -14,14 +14,17 @@ import pytest
 from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import states
+from cyborg_lite.conductor import partitioning
 from cyborg_lite.db import arqs
 from cyborg_lite.db import binds
 from cyborg_lite.db import device_profiles
 from cyborg_lite.db import devices
 from cyborg_lite.db import models
 from cyborg_lite.db import session
+from cyborg_lite.db import suspensions
 from tests.fixtures import builders
 from tests.fixtures import databases
+from tests.fixtures import split_cards
 
 LOST = {"sqlite": ("disk I/O error",), "mysql": (2013, "Lost connection to MySQL server"),
         "postgresql": ("server closed the connection unexpectedly",)}
@@ -148,3 +151,60 @@ def test_a_bind_that_was_stored_is_finished_by_whoever_comes_when_its_lease_ends
     assert outcome == binds.Outcome()
     assert arqs.get(database, found[0].uuid, None).state == states.BIND_STARTED
     assert len(tasks[builders.HOST]) == 1
+
+
+def bound_with_host_work(database: session.Database) -> messages.Arq:
+    builders.store(database, builders.a_report(prepares=True))
+    owner = builders.an_owner()
+    [arq] = builders.new_arqs(database)
+    outcome = binds.start(database, builders.bind_requests([arq]), owner, None)
+    binds.finish(database, [messages.HandleResult(handle_uuid=task.handle_uuid)
+                            for task in outcome.tasks[builders.HOST]], owner, owner, None)
+    return arqs.get(database, arq.uuid, None)
+
+
+def test_an_instance_that_was_suspended_has_its_host_side_taken_down(
+        database: session.Database) -> None:
+    arq = bound_with_host_work(database)
+    lease = builders.an_owner()
+
+    with answer_of_commit_lost(database):
+        outcome = suspensions.suspend(database, str(arq.instance_uuid), lease)
+
+    assert [one.state for one in outcome.arqs] == [states.SUSPENDED]
+    assert [task.handle_uuid for task in outcome.tasks[builders.HOST]] == [arq.attach_handle_uuid]
+    assert suspensions.taken_down(
+        database, [str(arq.attach_handle_uuid)], lease, lease) == {}
+
+
+def test_an_instance_that_was_resumed_is_finished_by_whoever_comes_when_the_lease_ends(
+        database: session.Database) -> None:
+    arq = bound_with_host_work(database)
+    lease = builders.an_owner()
+    suspensions.suspend(database, str(arq.instance_uuid), lease)
+    suspensions.taken_down(database, [str(arq.attach_handle_uuid)], lease, lease)
+
+    with answer_of_commit_lost(database):
+        outcome = suspensions.resume(database, str(arq.instance_uuid), lease, None)
+    tasks, _ = binds.take_unfinished(
+        database, builders.an_owner(lease_s=200),
+        lease.lease_until + datetime.timedelta(seconds=1), bind_timeout_s=120, at_most=9)
+
+    assert [one.state for one in outcome.arqs] == [states.BIND_STARTED]
+    assert [task.handle_uuid for task in tasks[builders.HOST]] == [arq.attach_handle_uuid]
+
+
+def test_a_layout_that_was_wished_for_was_not_changed_meanwhile(
+        database: session.Database) -> None:
+    card = split_cards.Card()
+    card.split({"1g.5gb": 7})
+    builders.store(database, split_cards.Agent([card]).report())
+
+    with answer_of_commit_lost(database):
+        plan, stored = partitioning.set_layout(
+            database, split_cards.uuid_of(), "9x2", None, dry_run=False)
+
+    [row] = databases.all_rows(database, models.device_partitions)
+    assert (plan.layout.id, stored, row["wish_generation"]) == ("9x2", True, 1)
+    with pytest.raises(errors.ChangedMeanwhile):
+        partitioning.set_layout(database, split_cards.uuid_of(), "0", None, dry_run=False)
