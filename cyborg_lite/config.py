@@ -108,6 +108,15 @@ RECONCILE_OPTIONS = (
                      "instance nor a migration that Nova knows. Otherwise they are shown only."),
     cfg.IntOpt("batch_size", mutable=True, default=100, min=1, max=5000,
                help="ARQs that are looked at together: hosts are taken until they have so many."),
+    cfg.IntOpt("brake_above", mutable=True, default=20, min=0,
+               help="Orphans of one kind that sweeps clean, however few accelerators the cloud "
+                    "has. When Nova's word makes more than these orphans, and more than "
+                    "brake_above_percent, sweeps clean none of them: [nova] may lead to another "
+                    "region's Nova, or to one from an old backup. They stay confirmed until an "
+                    "administrator has each cleaned, or raises the limits."),
+    cfg.IntOpt("brake_above_percent", mutable=True, default=50, min=0, max=100,
+               help="Orphans of one kind that sweeps clean, in percent of the ARQs on all hosts; "
+                    "see brake_above. With 100 there is no brake for ARQs."),
 )
 
 AGENT_OPTIONS = (

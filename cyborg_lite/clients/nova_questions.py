@@ -111,6 +111,18 @@ class Questions:
             # of a cell that is down Nova shows no more than the names
             all(service.get("status") != "UNKNOWN" and "id" in service for service in services))
 
+    def has_compute_node(self, uuid: str) -> bool | None:
+        """Whether Nova has a compute node of this uuid, which is that of its resource provider too;
+        None when the answer does not say.
+        """
+        status, answer = self._get(f"/os-hypervisors/{uuid}")
+        if status == 200:
+            return bool(_part(answer, "hypervisor").get("id") == uuid)
+        fault = answer.get("itemNotFound")
+        if status == 404 and isinstance(fault, dict) and uuid in str(fault.get("message")):
+            return False
+        return None
+
     def _list(self, filters: Mapping[str, str]) -> Iterator[Server]:
         marker: str | None = None
         for _ in range(MAX_PAGES):

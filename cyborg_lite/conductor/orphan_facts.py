@@ -40,8 +40,8 @@ def find_of_hosts(asker: witnesses.Asker,
                  if name}
         asker.keep()
         servers = asker.nova.servers_on(names)
-    services = witnesses.Services(asker)
     places = witnesses.Places(asker)
+    services = witnesses.Services(asker, places)
     silent = [_host_facts(asker, services, places, host) for host in
               candidates.silent_hosts(asker.database, hosts, asker.horizon)]
     facts = _arq_facts(asker, services, arqs, servers, {one.host.name: one for one in silent})
@@ -137,14 +137,15 @@ def find_of_no_host(asker: witnesses.Asker, host: str | None, *,
     """
     findings: list[judgement.Finding] = []
     offered = candidates.offered(asker.database, asker.horizon)
-    providers = {provider.uuid: provider for provider in witnesses.marked_providers(asker)}
+    places = witnesses.Places(asker)
+    providers = places.providers
     findings += orphan_places.judge_providers(_strangers(asker, host, offered, providers))
     here = [one for one in offered if host in (None, one.hostname)]
     findings += orphan_places.judge_deployables([
         one for one in here if one.is_synced and one.host_state == liveness.UP
         and one.rp_uuid not in providers
         and not asker.ask(asker.placement.list_tree, one.rp_uuid)])
-    services = witnesses.Services(asker)
+    services = witnesses.Services(asker, places)
     leaks = _leaks(asker, services, [one for one in here if one.rp_uuid in providers])
     findings += orphan_places.judge_allocations(leaks, heals=heals)
     if host is None:

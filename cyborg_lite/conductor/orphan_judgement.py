@@ -251,15 +251,19 @@ def judge_leftovers(host: str, leftovers: Mapping[str, str]) -> list[Finding]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Verdict:
-    """What to write of a finding, and whether to clean it now."""
+    """What to write of a finding, and whether to clean it now.
+
+    is_held: an administrator has to decide first.
+    """
 
     finding: Finding
     sighting: orphans.Sighting
+    is_held: bool = False
 
     @property
     def is_confirmed(self) -> bool:
         """Whether it may be cleaned."""
-        return self.sighting.state == orphans.CONFIRMED
+        return self.sighting.state == orphans.CONFIRMED and not self.is_held
 
 
 def decide(findings: Iterable[Finding], records: Mapping[str, orphans.Record],

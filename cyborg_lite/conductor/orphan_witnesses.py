@@ -26,16 +26,23 @@ from cyborg_lite.db import session
 P = ParamSpec("P")
 R = TypeVar("R")
 
+MOST_NODES = 5
+"""Compute nodes that Nova is asked for before it is taken for another cloud's."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Asker:
-    """What finding needs of its surroundings. keep: called between questions, keeps the lease."""
+    """What finding needs of its surroundings. keep: called between questions, keeps the lease.
+
+    doubts: why something was not judged although everybody answered; who finds out adds it.
+    """
 
     database: session.Database
     nova: nova_questions.Questions
     placement: placement.Placement
     horizon: liveness.Horizon
     keep: Callable[[], None]
+    doubts: list[str] = dataclasses.field(default_factory=list)
 
     def ask(self, function: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
         """Ask Placement; what is no answer of it is Away."""
@@ -51,11 +58,13 @@ class Asker:
 class Services:
     """Nova's compute services, asked for once, when somebody needs them.
 
-    A Nova that has none of our hosts is that of another region: what it lacks may well exist.
+    A Nova that has none of our hosts is that of another region: what it lacks may well exist. So
+    is one that has hosts of the same names, and none of the compute nodes that Placement has.
     """
 
-    def __init__(self, asker: Asker) -> None:
+    def __init__(self, asker: Asker, places: Places) -> None:
         self._asker = asker
+        self._places = places
 
     @functools.cached_property
     def _found(self) -> nova_questions.ComputeServices:
@@ -70,7 +79,39 @@ class Services:
     def are_ours(self) -> bool:
         """Whether every cell answers, and some host of ours is among them."""
         return self._found.complete and any(
-            self.know(name) for name in candidates.known_hosts(self._asker.database))
+            self.know(name) for name in candidates.known_hosts(self._asker.database)
+        ) and self._shares_compute_nodes
+
+    @functools.cached_property
+    def _shares_compute_nodes(self) -> bool:
+        """Whether Nova and Placement are of one cloud: some compute node is in both of them.
+
+        Without a host of ours that both should have there is nothing to compare, and no doubt.
+        """
+        nodes: dict[str, str] = {}
+        lacking = None
+        for name, node_name, uuid in candidates.synced_providers(
+                self._asker.database, self._asker.horizon):
+            if self.know(name, node_name):
+                node, lacking = self._places.root_of(uuid), name
+                if node is not None:
+                    nodes.setdefault(node, name)
+        asked = list(nodes)[:MOST_NODES]
+        for node in asked:
+            self._asker.keep()
+            # what does not say is no answer, and no reason to doubt
+            if self._asker.nova.has_compute_node(node) is not False:
+                return True
+        if lacking is None:
+            return True
+        self._asker.doubts.append(
+            (f"Nova has compute services that are called like hosts of ours, and not the compute "
+             f"nodes that Placement has of them, such as {asked[0]} of {nodes[asked[0]]}."
+             if asked else
+             f"Placement has no provider of any host of ours that Nova has, such as {lacking}.")
+            + " They may be of different clouds: see region_name in [nova] and in [placement]. "
+              "Until they agree no instance counts as gone.")
+        return False
 
     @functools.cached_property
     def has_deleted_others(self) -> bool:
@@ -102,15 +143,10 @@ class Services:
         That it has deleted one is seen in Placement, where the compute node goes with it.
         """
         if host in silent and silent[host].is_without_provider:
-            return self._found.complete
+            return self._found.complete and self._shares_compute_nodes
         if self.know(host, *names):
             return self.are_ours
         return host in silent and self.has_deleted_others
-
-
-def marked_providers(asker: Asker) -> list[placement.Provider]:
-    """All that are marked as ours, or another's with the same trait. One request."""
-    return asker.ask(asker.placement.list_with_trait, placement.OWNER_TRAIT)
 
 
 class Places:
@@ -120,10 +156,16 @@ class Places:
         self._asker = asker
 
     @functools.cached_property
-    def _found(self) -> frozenset[str]:
-        return frozenset(provider.uuid for provider in marked_providers(self._asker))
+    def providers(self) -> Mapping[str, placement.Provider]:
+        """All that are marked as ours, or another's with the same trait, by uuid. One request."""
+        return {provider.uuid: provider for provider in self._asker.ask(
+            self._asker.placement.list_with_trait, placement.OWNER_TRAIT)}
+
+    def root_of(self, uuid: str) -> str | None:
+        """The compute node of a provider, None when Placement lacks it."""
+        return self.providers[uuid].root_uuid if uuid in self.providers else None
 
     def are_ours(self, host: str) -> bool:
         """Whether something of another host of ours is there: another region's has nothing."""
         others = candidates.providers_elsewhere(self._asker.database, host)
-        return not others or not self._found.isdisjoint(others)
+        return not others or not others.isdisjoint(self.providers)

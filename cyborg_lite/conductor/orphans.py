@@ -26,6 +26,7 @@ from cyborg_lite.clients import keystone
 from cyborg_lite.clients import nova_questions
 from cyborg_lite.clients import placement
 from cyborg_lite.conductor import arqs
+from cyborg_lite.conductor import orphan_brake
 from cyborg_lite.conductor import orphan_cleaning
 from cyborg_lite.conductor import orphan_facts
 from cyborg_lite.conductor import orphan_judgement as judgement
@@ -49,6 +50,10 @@ PAUSE_S = 60
 
 TIMER = "the timer"
 
+HELD = ("cleans nothing of kind %s: %s. See that [nova] leads to the Nova of this cloud and that "
+        "it knows its servers, then have each cleaned (openstack accelerator orphan clean), or "
+        "raise the limits.")
+
 Told = Callable[[Sequence[judgement.Verdict]], None]
 
 
@@ -61,6 +66,8 @@ class Settings(Protocol):
     dry_run: bool
     heal_allocations: bool
     batch_size: int
+    brake_above: int
+    brake_above_percent: int
 
 
 class ConductorSettings(Protocol):
@@ -94,6 +101,7 @@ class Reconciler:
         self._stopping = threading.Event()
         self._said: str | None = None
         self._left_out: str | None = None
+        self._warned: set[tuple[str, str]] = set()
 
     def stop(self) -> None:
         """Let `run_once` return soon; what is left of the batch in hand is another conductor's."""
@@ -215,8 +223,20 @@ class Reconciler:
                 "sweep=%s host=%s nothing more of them is judged: %s", work.uuid,
                 ",".join(work.hosts[:5]), fault)
         self._left_out = work.uuid
-        self._log_end(sweeps.finish(
-            self._database, work, self._owner(), {}, self._clock(), fault))
+        self._end(work, {}, fault)
+
+    def _end(self, work: sweeps.Work, counts: Mapping[str, int], fault: str | None) -> None:
+        sweep = sweeps.finish(self._database, work, self._owner(), counts, self._clock(), fault)
+        if sweep is not None:
+            LOG.info("sweep=%s over: %s", sweep.id, " ".join(
+                f"{name}={number}" for name, number in sorted(sweep.counts.items())))
+
+    def _warn(self, work: sweeps.Work, about: str, text: str) -> None:
+        """Say once a sweep that somebody must act."""
+        self._warned = {one for one in self._warned if one[0] == work.uuid}
+        LOG.log(logging.DEBUG if (work.uuid, about) in self._warned else logging.ERROR,
+                "sweep=%s %s", work.uuid, text)
+        self._warned.add((work.uuid, about))
 
     def _owner(self) -> leases.Owner:
         return leases.Owner(self._binder.conductor_id,
@@ -244,7 +264,9 @@ class Reconciler:
                 horizon=horizon, keep=keeper.keep)
             counts.update(self._act(work, cleaner, verdicts, over, moment))
         counts.update(verdict.finding.kind for verdict in verdicts)
-        self._log_end(sweeps.finish(self._database, work, self._owner(), counts, self._clock()))
+        for doubt in asker.doubts:
+            self._warn(work, "Nova", doubt)
+        self._end(work, counts, next(iter(asker.doubts), None))
 
     def _find(self, asker: orphan_witnesses.Asker, work: sweeps.Work,
               moment: datetime.datetime) -> tuple[list[judgement.Finding], int]:
@@ -275,6 +297,10 @@ class Reconciler:
              verdicts: Sequence[judgement.Verdict], over: Sequence[orphans.Record],
              moment: datetime.datetime) -> collections.Counter[str]:
         by = f"sweep {work.uuid} of {work.asked_by}"[:255]
+        if work.mode == sweeps.CLEAN and work.only is None:
+            verdicts, held = orphan_brake.hold(self._database, verdicts, over, self._settings)
+            for kind, why in held.items():
+                self._warn(work, kind, HELD % (kind, why))
         ids = orphans.store(self._database, [verdict.sighting for verdict in verdicts], over,
                             moment, by) if verdicts or over else {}
         going = [verdict for verdict in verdicts
@@ -293,11 +319,6 @@ class Reconciler:
             for verdict in going:
                 _log_one(verdict.finding, outcomes[verdict.finding.key], by)
         return collections.Counter(states.values())
-
-    def _log_end(self, sweep: messages.Sweep | None) -> None:
-        if sweep is not None:
-            LOG.info("sweep=%s over: %s", sweep.id, " ".join(
-                f"{name}={number}" for name, number in sorted(sweep.counts.items())))
 
 
 def note_leftovers(database: session.Database, host: str, leftovers: Mapping[str, str],

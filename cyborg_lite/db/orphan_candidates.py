@@ -241,6 +241,19 @@ def providers_elsewhere(database: session.Database, hostname: str) -> set[str]:
             .where(V.c.hostname != hostname, D.c.synced.is_not(None))))
 
 
+def synced_providers(database: session.Database,
+                     horizon: liveness.Horizon) -> list[tuple[str, str, str]]:
+    """The resource providers that Placement was given, those of hosts that are up first: name of
+    the host, name of its compute node, uuid. One statement.
+    """
+    is_up = sa.case((liveness.host_state(horizon) == liveness.UP, 0), else_=1)
+    with database.reading() as connection:
+        return [(row.name, row.resource_provider_name, row.rp_uuid) for row in connection.execute(
+            sa.select(N.c.name, N.c.resource_provider_name, D.c.rp_uuid)
+            .select_from(D.join(V, V.c.id == D.c.device_id).join(N, N.c.name == V.c.hostname))
+            .where(D.c.synced.is_not(None)).order_by(is_up, D.c.id))]
+
+
 def known_hosts(database: session.Database) -> dict[str, str]:
     """Names of hosts by the names of compute nodes that they go by, in lower case."""
     with database.reading() as connection:

@@ -94,6 +94,21 @@ def find(database: session.Database, condition: sa.ColumnElement[bool],
                                  acting=row.acting_at is not None) for row in rows}
 
 
+def suspected(database: session.Database, kinds: Collection[str],
+              but: Collection[int]) -> tuple[dict[str, int], int]:
+    """How many records of each of these kinds may yet be cleaned, without those of these ids, and
+    how many ARQs are on hosts.
+    """
+    arqs = models.arqs
+    with database.reading() as connection:
+        found = {row.kind: int(row.number) for row in connection.execute(
+            sa.select(O.c.kind, sa.func.count().label("number"))
+            .where(O.c.open_key.is_not(None), O.c.kind.in_(sorted(kinds)), O.c.state != KEPT,
+                   O.c.id.not_in(sorted(but))).group_by(O.c.kind))}
+        return found, int(connection.scalar(
+            sa.select(sa.func.count()).where(arqs.c.hostname.is_not(None))) or 0)
+
+
 @session.retrying
 def store(database: session.Database, sightings: Sequence[Sighting], over: Sequence[Record],
           moment: datetime.datetime, by: str) -> dict[str, int]:

@@ -121,6 +121,7 @@ class Crowd:
         self.cloud.nova.cloud.compute_hosts += self.hosts
         for host in self.hosts:
             self.cloud.roots[host] = self.cloud.placement.make_compute_node(host)
+            self.cloud.nova.cloud.has_compute_node(self.cloud.roots[host])
             # what is bound is left out on both sides
             self.make_provider(builders.rp_uuid(host=host), host, len(self.free[host]))
 
