@@ -7,6 +7,7 @@ Also profiles as test data: those of published cards, and those of no card there
 from __future__ import annotations
 
 import collections
+from collections.abc import Iterable
 from typing import Any
 
 from hypothesis import strategies as st
@@ -49,6 +50,28 @@ def everything(profiles: list[layouts.Profile]) -> set[Placed]:
                 found.add(grown)
                 ahead.append(grown)
     return found
+
+
+def at_most(profiles: list[layouts.Profile], limit: int) -> bool:
+    """Whether so many sets of partitions are enough for `everything`; media are not looked at."""
+    sets: collections.Counter[int] = collections.Counter({0: 1})
+    units = max((one.start + one.size for each in profiles for one in each.placements), default=0)
+    for unit in range(units):
+        for end, number in collections.Counter(
+                one.start + one.size for each in profiles for one in each.placements
+                if one.start == unit).items():
+            sets[end] += number * sets[unit]
+        sets[unit + 1] += sets[unit]
+    return sets[units] <= limit
+
+
+def room(profiles: list[layouts.Profile], there: Iterable[tuple[int, layouts.Placement]],
+         profile_id: int) -> int:
+    """How many more of a profile fit beside what is there; its places have one size."""
+    placed, number = frozenset(there), 0
+    while more := [one for one in additions(profiles, placed) if one[0] == profile_id]:
+        placed, number = placed | {min(more)}, number + 1
+    return number
 
 
 def additions(profiles: list[layouts.Profile], there: Placed

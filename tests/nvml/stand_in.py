@@ -34,6 +34,13 @@ def mig_cards() -> dict[str, Any]:
 
 
 @functools.cache
+def recorded() -> dict[str, Any]:
+    """What was printed on real cards."""
+    found: dict[str, Any] = yaml.safe_load((FOLDER / "recorded.yaml").read_text("utf-8"))
+    return found
+
+
+@functools.cache
 def vgpu_hosts() -> dict[str, Any]:
     """The vGPU types of each card, by name of the card."""
     found: dict[str, Any] = yaml.safe_load((FOLDER / "vgpu_hosts.yaml").read_text("utf-8"))

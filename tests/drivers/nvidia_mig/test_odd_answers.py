@@ -8,12 +8,14 @@ than one profile for a compute instance that takes all of it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pynvml
 import pytest
 
 from cyborg_lite.drivers import nvidia_mig_work
 from tests.drivers.nvidia_mig import lab
+from tests.nvml import stand_in
 
 Start = Callable[..., lab.Lab]
 
@@ -47,6 +49,16 @@ def test_what_runs_in_a_partition_has_all_its_multiprocessors(
     host(model).apply(*parts)
 
     assert multiprocessors() == expected
+
+
+@pytest.mark.parametrize("made", stand_in.recorded()["compute"], ids=lambda one: str(one["card"]))
+def test_the_multiprocessors_are_those_that_nvidia_smi_gives(
+        host: Start, made: dict[str, Any]) -> None:
+    names = {each["id"]: each["name"] for each in stand_in.mig_cards()[made["card"]]["profiles"]}
+
+    host(made["card"]).apply(*(names[number] for number in made["made"]))
+
+    assert multiprocessors() == sorted(made["made"].values(), reverse=True)
 
 
 @pytest.mark.parametrize("code", [2, 3, 23])
