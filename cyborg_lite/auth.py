@@ -30,6 +30,12 @@ def current_call() -> dict[str, Any]:
             "user_id": current.user_id, "project_id": current.project_id}
 
 
+def id_for_others() -> str:
+    """The request id that other services are told: that of whoever began it all, else our own."""
+    call = current_call()
+    return str(call["global_request_id"] or call["request_id"])
+
+
 @contextlib.contextmanager
 def call_context(call: dict[str, Any]) -> Iterator[None]:
     """Make the caller's request id the current one, so that the log lines carry it."""

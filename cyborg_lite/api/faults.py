@@ -9,14 +9,17 @@ from __future__ import annotations
 import http
 import json
 import logging
+import time
 from collections.abc import Callable
 from collections.abc import Iterable
 from typing import Any
 
 from oslo_context import context as oslo_context
 
+from cyborg_lite import auth
 from cyborg_lite import errors
 from cyborg_lite.api import microversions
+from cyborg_lite.api import request_lines
 
 LOG = logging.getLogger(__name__)
 
@@ -27,8 +30,8 @@ Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 VERSION = "cyborg_lite.version"
 """Key in the WSGI environment: the minor version, or the error that its header is."""
 
-REQUEST_ID = "openstack.request_id"
 _OURS = "cyborg_lite.fault"
+"""Key in the WSGI environment: the detail of an error that is worded already."""
 
 _FOREIGN: dict[int, tuple[type[errors.Error], str]] = {
     401: (errors.Unauthorized, "The request needs a valid token in X-Auth-Token."),
@@ -60,19 +63,29 @@ class Fault:
         self._error = error
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        environ[_OURS] = True
+        environ[_OURS] = self._error.detail
         body = _body(self._error, environ)
         start_response(_status_line(self._error.status), _headers(self._error, body))
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
 
 class Outermost:
-    """Wraps the whole stack: version headers on every reply, every error as JSON."""
+    """Wraps the whole stack: version headers on every reply, every error as JSON, a log line."""
 
     def __init__(self, app: Application) -> None:
         self._app = app
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        began = time.perf_counter()
+        # a thread serves many: whoever came before is forgotten
+        with auth.call_context({}):
+            body, status, headers = self._answered(environ)
+            request_lines.write(environ, int(status[:3]), environ.get(_OURS),
+                                time.perf_counter() - began)
+        start_response(status, headers)
+        return body
+
+    def _answered(self, environ: dict[str, Any]) -> tuple[list[bytes], str, Headers]:
         minor = _negotiate(environ)
         started: list[Any] = []
 
@@ -93,8 +106,7 @@ class Outermost:
         code = int(status[:3])
         if code >= 400 and _OURS not in environ:
             body, headers = self._translated(code, environ, headers)
-        start_response(status, _completed(headers, environ, minor))
-        return body
+        return body, status, _completed(headers, environ, minor)
 
     def _translated(self, code: int, environ: dict[str, Any],
                     headers: Headers) -> tuple[list[bytes], Headers]:
@@ -102,6 +114,7 @@ class Outermost:
         kind, detail = _FOREIGN.get(code, (_by_status(code), ""))
         error = kind(detail)
         error.status = code
+        environ[_OURS] = error.detail
         body = _body(error, environ)
         own = _headers(error, body)
         names = {name.lower() for name, _ in own}
@@ -154,9 +167,9 @@ def _completed(headers: Headers, environ: dict[str, Any], minor: int) -> Headers
 
 
 def _request_id(environ: dict[str, Any]) -> str:
-    if REQUEST_ID not in environ:
-        environ[REQUEST_ID] = oslo_context.generate_request_id()
-    return str(environ[REQUEST_ID])
+    if request_lines.REQUEST_ID not in environ:
+        environ[request_lines.REQUEST_ID] = oslo_context.generate_request_id()
+    return str(environ[request_lines.REQUEST_ID])
 
 
 def _headers(error: errors.Error, body: bytes) -> Headers:

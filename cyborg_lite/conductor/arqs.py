@@ -88,7 +88,7 @@ def bind(binder: Binder, requests: list[messages.BindRequest]) -> None:
     BindFailed now, with the reason.
     """
     began = time.monotonic()
-    request_id = auth.current_call()["request_id"]
+    request_id = auth.id_for_others()
     lease = binder.owner()
     outcome = binds.start(binder.database, requests, lease, request_id, binder.horizon())
     asked = {request.arq_uuid: request for request in requests}
@@ -126,7 +126,7 @@ def finish(binder: Binder, lease: leases.Owner, results: list[messages.HandleRes
            began: float) -> None:
     """Write the outcome of host work, tell Nova, and have cleaned what failed."""
     outcome = binds.finish(binder.database, results, lease, binder.owner(),
-                           auth.current_call()["request_id"])
+                           auth.id_for_others())
     _log_outcome(outcome, {}, began)
     if len(outcome.bound) < len(results):
         # given back, or was deleted meanwhile

@@ -88,7 +88,7 @@ def resume(binder: arqs.Binder, instance_uuid: str) -> list[messages.Arq]:
     """Have the host side made again; each ARQ ends with the event of a bind."""
     lease = binder.owner()
     outcome = suspensions.resume(binder.database, instance_uuid, lease,
-                                 auth.current_call()["request_id"])
+                                 auth.id_for_others())
     if outcome.events:
         binder.in_background(binder.deliver, outcome.events)
     for hostname, tasks in outcome.tasks.items():

@@ -16,8 +16,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Protocol
 
-from oslo_context import context as oslo_context
-
+from cyborg_lite import auth
 from cyborg_lite import errors
 from cyborg_lite import metrics
 from cyborg_lite.clients import keystone
@@ -94,16 +93,18 @@ class PlacementSync:
             host = services.take_due_host(self._database, self._owner(), self._clock())
             if host is None:
                 break
-            trouble: errors.Error | None = None
-            try:
-                done += self._sync_under_lease(host)
-            except errors.Error as error:
-                trouble = error
-            # not in the handler, where oslo.log would add the same text again
-            if trouble is not None:
-                self._put_off(host, trouble)
-                if isinstance(trouble, keystone.Away):
-                    break
+            # an id of its own for each host, in our log as in Placement's
+            with auth.call_context({}):
+                trouble: errors.Error | None = None
+                try:
+                    done += self._sync_under_lease(host)
+                except errors.Error as error:
+                    trouble = error
+                # not in the handler, where oslo.log would add the same text again
+                if trouble is not None:
+                    self._put_off(host, trouble)
+                    if isinstance(trouble, keystone.Away):
+                        break
         return done
 
     def _owner(self) -> leases.Owner:
@@ -156,7 +157,7 @@ class PlacementSync:
         Nothing is written, and little read, where nothing differs. Raises NotYet, Away, LeaseLost,
         or what kept one of the providers from being right; the others are right then.
         """
-        client = self._client.for_request(oslo_context.generate_request_id())
+        client = self._client.for_request(auth.id_for_others())
         offers = services.list_offers(self._database, host.name)
         tree = host_trees.read(client, self._database, host, offers)
         if tree is None:

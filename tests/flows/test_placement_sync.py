@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from oslo_config import cfg
+from oslo_context import context as oslo_context
 from oslo_log import formatters
 from oslo_log import log
 
@@ -223,14 +224,19 @@ def test_a_provider_that_got_an_allocation_is_read_again_and_not_written(world: 
     assert [method for method, _ in second] == ["GET"]
 
 
-def test_requests_of_a_host_carry_one_request_id(world: World) -> None:
-    world.placement.make_compute_node(builders.HOST)
-    world.report(2)
+def test_requests_of_a_host_carry_one_request_id_and_so_do_its_lines(
+        world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger=placement_sync.__name__)
+    shown: set[str] = set()
+    for host in ("node1", "node2"):
+        world.placement.make_compute_node(host)
+        world.report(2, host=host)
 
-    world.sync.run_once()
+    with caplog.filtering(lambda _: shown.add(oslo_context.get_current().request_id) is None):
+        world.sync.run_once()
 
-    assert len(set(world.placement.request_ids)) == 1
-    assert str(world.placement.request_ids[0]).startswith("req-")
+    assert len(shown) == 2
+    assert shown == set(world.placement.request_ids)
 
 
 # --- what changes -----------------------------------------------------------------------------
