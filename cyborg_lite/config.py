@@ -22,7 +22,9 @@ PROJECT = "cyborg-lite"
 
 DEFAULT_OPTIONS = (
     cfg.HostAddressOpt(
-        "my_ip", default="127.0.0.1", help="Address of this host, used in messages only."),
+        "my_ip", default="127.0.0.1", help="Address of this host. Nothing reads it.",
+        deprecated_for_removal=True,
+        deprecated_reason="Known for the sake of files that were written for OpenStack Cyborg."),
     cfg.StrOpt(
         "host", default=socket.gethostname(), sample_default="node7", regex=r"^[A-Za-z0-9._-]+$",
         max_length=255,
@@ -81,7 +83,7 @@ CONDUCTOR_OPTIONS = (
                     "changed. What changed is synchronized at once."),
     cfg.IntOpt("placement_sync_concurrency", mutable=True, default=8, min=1, max=64,
                help="Requests to Placement under way at one time, for one host."),
-    cfg.IntOpt("agent_rpc_timeout", mutable=True, default=60, min=2, max=600,
+    cfg.IntOpt("agent_rpc_timeout", default=60, min=2, max=600,
                help="Seconds that a conductor waits for an agent to prepare or clean."),
     cfg.IntOpt("event_give_up", mutable=True, default=600, min=1,
                help="Seconds after which an event that Nova refuses (404, 422) is dropped. One "

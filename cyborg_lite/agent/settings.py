@@ -19,7 +19,7 @@ from cyborg_lite.agent import hardware
 from cyborg_lite.agent import installed
 from cyborg_lite.drivers import device_files
 
-_NO_DRIVERS_GROUP = frozenset({"api", "conductor", "agent", "metrics"})
+_NO_DRIVERS_GROUP = frozenset({"agent", "api", "conductor", "console", "metrics", "reconcile"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -110,7 +110,7 @@ def _core(conf: cfg.ConfigOpts) -> faults.Application:
         service_roles=authentication.service_roles(conf),
         public_endpoint=conf.api.public_endpoint,
         max_accelerators_per_profile=conf.api.max_accelerators_per_profile,
-        max_limit=conf.api.max_limit)
+        page_limit=lambda: int(conf.api.max_limit))
     core: faults.Application = Pecan(root.Root(services), use_context_locals=False)
     return core
 

@@ -32,14 +32,19 @@ Handler = Callable[..., Any]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """What the controllers of one application share."""
+    """What the controllers of one application share. page_limit: asked at each request."""
 
     conductor: rpc.ConductorClient
     enforcer: auth.Enforcer
     service_roles: frozenset[str]
     public_endpoint: str | None = None
     max_accelerators_per_profile: int = 64
-    max_limit: int = 1000
+    page_limit: Callable[[], int] = lambda: 1000
+
+    @property
+    def max_limit(self) -> int:
+        """Entries of the largest page, as configured now."""
+        return self.page_limit()
 
 
 class Controller:

@@ -99,13 +99,16 @@ def _text(path: str) -> str:
     try:
         with open(path, "rb") as stream:
             content = stream.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise _Wrong(f"{path}: it is longer than {MAX_BYTES} bytes")
-        return content.decode("utf-8")
     except OSError as error:
         raise _Wrong(f"{path}: {error.strerror}") from error
+    if len(content) > MAX_BYTES:
+        raise _Wrong(f"{path}: it is longer than {MAX_BYTES} bytes")
+    try:
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _Wrong(f"{path}: byte {error.start} is no UTF-8 text") from error
+        before = content[:error.start].decode("utf-8").split("\n")
+        raise _Wrong(f"{path}: line {len(before)}, column {len(before[-1]) + 1}: this is no "
+                     "UTF-8 text") from error
 
 
 def _named_driver(text: str) -> str | None:

@@ -202,15 +202,15 @@ def test_the_table_has_every_address_and_every_problem(tmp_path: pathlib.Path) -
 # --- the program ------------------------------------------------------------------------------
 
 
-def run_program(tmp_path: pathlib.Path, text: str, *arguments: str) -> subprocess.CompletedProcess[
-        str]:
+def run_program(tmp_path: pathlib.Path, text: str, *arguments: str, check: str = "--check",
+                ) -> subprocess.CompletedProcess[str]:
     root = tree(tmp_path, a_function("0000:41:00.0")).root
     (tmp_path / "agent.conf").write_text(
         f"[DEFAULT]\nhost = node7\ntransport_url = rabbit://nobody@127.0.0.1:1/\n[agent]\n"
         f"sysfs_root = {root}\nproc_root = {tmp_path}\ndevice_config_dir = {tmp_path}\n{text}\n")
     return subprocess.run(
         [sys.executable, "-c", "from cyborg_lite.cmd import services; services.agent()",
-         "--config-file", str(tmp_path / "agent.conf"), "--check", *arguments],
+         "--config-file", str(tmp_path / "agent.conf"), check, *arguments],
         text=True, capture_output=True, timeout=60, check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
 
@@ -223,6 +223,12 @@ def test_the_program_prints_json_and_nothing_else(tmp_path: pathlib.Path) -> Non
 
     assert (done.returncode, done.stderr) == (0, "")
     assert [row["address"] for row in json.loads(done.stdout)["devices"]] == ["0000:41:00.0"]
+
+
+def test_an_abbreviated_option_starts_no_agent(tmp_path: pathlib.Path) -> None:
+    done = run_program(tmp_path, PCI, "--format", "json", check="--ch")
+
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_program_ends_with_1_for_a_problem(tmp_path: pathlib.Path) -> None:

@@ -152,13 +152,13 @@ def test_a_bad_file_is_laid_to_the_driver_that_it_names(text: str, driver: str |
 
 
 def test_a_file_that_is_no_text_is_told(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "a.yaml").write_bytes(b"version: \xff")
+    (tmp_path / "a.yaml").write_bytes("# für uns\nversion: ".encode() + b"\xff")
     (tmp_path / "b.yaml").mkdir()
 
     bad = device_files.read(str(tmp_path)).bad
 
     assert [each.text.removeprefix(str(tmp_path)) for each in bad] == [
-        "/a.yaml: byte 9 is no UTF-8 text", "/b.yaml: Is a directory"]
+        "/a.yaml: line 2, column 10: this is no UTF-8 text", "/b.yaml: Is a directory"]
 
 
 @pytest.mark.parametrize(("match", "meant"), [
