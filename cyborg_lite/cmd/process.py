@@ -25,7 +25,7 @@ from oslo_config import cfg
 from oslo_reports import guru_meditation_report
 
 from cyborg_lite import config
-from cyborg_lite.cmd import config_check
+from cyborg_lite import config_check
 
 LOG = logging.getLogger(__name__)
 

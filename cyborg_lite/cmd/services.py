@@ -15,9 +15,9 @@ from oslo_config import cfg
 
 from cyborg_lite import buses
 from cyborg_lite import config
+from cyborg_lite import config_check
 from cyborg_lite import metrics
 from cyborg_lite import rpc
-from cyborg_lite.cmd import config_check
 from cyborg_lite.cmd import measured
 from cyborg_lite.cmd import process
 from cyborg_lite.threads import oslo_messaging
@@ -47,7 +47,8 @@ def conductor() -> None:
 def agent() -> None:
     """cyborg-lite-agent: the drivers of one compute host; with --check its pre-flight."""
     program = process.Program(name=AGENT, build=_build_agent, cli_options=AGENT_OPTIONS)
-    if "--check" in sys.argv[1:]:
+    # argparse takes the beginning of an option for the whole of it
+    if any(word in ("--check", "--chec", "--che", "--ch") for word in sys.argv[1:]):
         sys.exit(_check_host(program, sys.argv[1:]))
     process.main(program)
 
@@ -82,7 +83,7 @@ class Api:
         self._server.stop()
 
     def reload(self) -> None:
-        """Options of the API are read at each request."""
+        """What is mutable is read at each request."""
 
 
 def _build_api(conf: cfg.ConfigOpts) -> tuple[Callable[[], process.Service], int]:

@@ -12,7 +12,7 @@ from oslo_upgradecheck import common_checks
 from oslo_upgradecheck import upgradecheck
 
 from cyborg_lite import config
-from cyborg_lite.cmd import config_check
+from cyborg_lite import config_check
 from cyborg_lite.db import migrate
 from cyborg_lite.db import session
 

@@ -39,3 +39,24 @@ def test_it_does_not_load_where_noauth_would_be_exposed(tmp_path: pathlib.Path) 
     done = load(tmp_path, "[api]\nauth_strategy = noauth\nhost_ip = 0.0.0.0\n")
     assert done.returncode != 0
     assert "[api] host_ip = 0.0.0.0" in done.stdout + done.stderr
+
+
+def test_a_bad_option_ends_the_start_and_not_the_first_request_that_needs_it(
+        tmp_path: pathlib.Path) -> None:
+    done = load(tmp_path, "[api]\nauth_strategy = noauth\nmax_limit = many\n")
+    assert done.returncode != 0
+    assert "[api] max_limit = many: " in done.stdout + done.stderr
+
+
+def test_it_reads_what_the_program_of_its_own_would_read(tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / ".cyborg-lite"
+    folder.mkdir()
+    (folder / "cyborg-lite.conf").write_text(
+        "[DEFAULT]\ntransport_url = fake://\n[api]\nauth_strategy = noauth\nhost_ip = 0.0.0.0\n")
+    (folder / "cyborg-lite-api.conf").write_text("[api]\nhost_ip = 127.0.0.1\n")
+    environment = {name: value for name, value in os.environ.items()
+                   if name != "CYBORG_LITE_CONFIG_FILES"}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, "--an-option-of-the-server"], cwd=ROOT, text=True,
+        env={**environment, "HOME": str(tmp_path)}, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr

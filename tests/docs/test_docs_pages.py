@@ -20,9 +20,9 @@ import yaml
 
 from cyborg_lite import auth
 from cyborg_lite import config
+from cyborg_lite import config_check
 from cyborg_lite import states
 from cyborg_lite.api import microversions
-from cyborg_lite.cmd import config_check
 from cyborg_lite.cmd import manage
 from cyborg_lite.db import migrate
 from cyborg_lite.drivers import device_files
