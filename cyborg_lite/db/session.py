@@ -15,6 +15,8 @@ import contextlib
 import datetime
 import functools
 import json
+import sqlite3
+import weakref
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -55,8 +57,11 @@ class Database:
         self._check_before_commit = check_before_commit
         if self.dialect == "mysql":
             _read_committed(self.engine)
+        self._close: Callable[[], object] = lambda: None
         if self.dialect == "sqlite":
             _let_writers_wait(self.engine)
+            if isinstance(self.engine.pool, sa.pool.NullPool):
+                self._close = weakref.finalize(self, _kept_open(self.engine).close)
 
     @property
     def skips_locked(self) -> bool:
@@ -91,6 +96,7 @@ class Database:
     def dispose(self) -> None:
         """Close the pool."""
         self.engine.dispose()
+        self._close()
 
 
 def from_conf(conf: cfg.ConfigOpts, check_before_commit: Callable[[], None]) -> Database:
@@ -144,6 +150,20 @@ def _let_writers_wait(engine: sa.Engine) -> None:
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.close()
+
+
+def _kept_open(engine: sa.Engine) -> sqlite3.Connection:
+    """Return a connection that nobody uses, to a file that stays open as long as it does.
+
+    oslo.db opens the file for each transaction. Whoever closes it last writes the log into it and
+    deletes the log, which takes many times as long as the transaction.
+    """
+    pooled = engine.raw_connection()
+    connection = cast(sqlite3.Connection, pooled.driver_connection)
+    pooled.detach()
+    # only who has read has opened the log
+    connection.execute("SELECT 1 FROM sqlite_master").fetchall()
+    return connection
 
 
 @contextlib.contextmanager
