@@ -36,6 +36,11 @@ class Partition:
         """Its profile and where it lies: what it is, whatever its id."""
         return self.instance.profile_id, self.instance.placement
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing can run in it; those of one in use are its guest's own."""
+        return not self.computes and not self.instance.in_use
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Card:
@@ -61,13 +66,13 @@ class Card:
     @property
     def is_whole(self) -> bool:
         """Whether every partition can be used: has a compute instance."""
-        return all(each.computes for each in self.partitions)
+        return not any(each.is_empty for each in self.partitions)
 
     @property
     def lacks(self) -> str | None:
-        """Which partitions nothing can run in, in words; those in use are their servers' own."""
+        """Which partitions nothing can run in, in words."""
         empty = [f"{self.name_of(each.instance.profile_id)} at unit {each.instance.placement.start}"
-                 for each in self.partitions if not each.computes and not each.instance.in_use]
+                 for each in self.partitions if each.is_empty]
         return (f"these partitions have no compute instance, so that nothing runs in them: "
                 f"{', '.join(empty)}; the agent makes them when it starts" if empty else None)
 

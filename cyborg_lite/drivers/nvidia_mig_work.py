@@ -106,7 +106,7 @@ class MigWork:
             LOG.info("GPU %s: MIG mode is on", card.address)
             return after
         why = {nvml_mig.IN_USE: "processes use the GPU, such as DCGM or nvidia-persistenced: stop "
-                                "them and ask again",
+                                "them, disable its virtual functions if it has some, and ask again",
                nvml_mig.RESET_REQUIRED: "the GPU can't be reset while the host runs so"}.get(
                    outcome, f"NVML answers {outcome}" if outcome else "")
         raise Fault("; ".join(filter(None, [
@@ -131,7 +131,7 @@ class MigWork:
         if card.is_whole:
             return card
         for each in card.partitions:
-            if not each.computes:
+            if each.is_empty:
                 self._do("creating a compute instance", self._host.fill_partition, card.address,
                          each.instance.id, each.instance.profile_id,
                          each.instance.placement.start)
@@ -187,7 +187,7 @@ class MigWork:
             card = self._again()
         except _Broken:
             return "what the card has now can't be told"
-        empty = sum(not each.computes for each in card.partitions)
+        empty = sum(each.is_empty for each in card.partitions)
         return (f"the card has {card.describe()} now"
                 + (f", {empty} of them without a compute instance" if empty else ""))
 
@@ -208,7 +208,8 @@ def resolved(card: nvidia_mig_cards.Card, wished: Iterable[messages.PartitionCou
         if each.vgpu_type is None:
             continue
         known = [kind.short_name for kind in card.types_of(profile_id)]
-        if each.vgpu_type not in known:
+        # NVIDIA's vGPU software may start later than we do: it names its types then
+        if card.types and each.vgpu_type not in known:
             raise Fault(
                 f"partitions {each.profile} of GPU {card.address} hold no vGPUs of type "
                 f"{each.vgpu_type!r}, but of {', '.join(known) or 'none'}")

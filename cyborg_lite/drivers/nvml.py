@@ -6,6 +6,7 @@ Asks only, through pynvml, which is an extra: its absence is an answer, and no e
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import logging
@@ -63,7 +64,8 @@ def ask(addresses: Iterable[str]) -> dict[str, Answer]:
     try:
         return {address: _Card(pynvml, address).answer() for address in wanted}
     finally:
-        pynvml.nvmlShutdown()
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
 
 
 def bus_id(address: str) -> bytes:

@@ -14,6 +14,8 @@ import pynvml
 import pytest
 
 from cyborg_lite.drivers import nvidia_mig_work
+from cyborg_lite.drivers import nvml
+from cyborg_lite.drivers import nvml_mig
 from tests.drivers.nvidia_mig import lab
 from tests.nvml import stand_in
 
@@ -140,3 +142,48 @@ def test_a_driver_that_was_changed_under_the_agent_is_said(host: Start) -> None:
     assert found == []
     assert "restart cyborg-lite-agent" in problem.what
     assert [each.address for each in after] == [lab.CARD]
+
+
+def test_a_partition_whose_vgpu_has_compute_instances_of_its_own_is_left_alone(
+        host: Start) -> None:
+    there = host(stand_in.Card(lab.A100, vgpu=True))
+    there.nvml.happen("vfs", value=16)
+    there.apply("3g.20gb", "1g.5gb")
+    [one] = [each for each in there.device().partitioning.partitions if each.profile == "1g.5gb"]
+    assert there.nvml.happen("vgpu", value=471) == 0
+    there.kernel.empty_partition(lab.CARD, one.id, 19, one.place.start)
+    before = there.changes()
+
+    there.apply("3g.20gb", "1g.5gb")
+    there.apply("3g.20gb", "2g.10gb", "1g.5gb")
+
+    made = there.changes()[len(before):]
+    assert made == ["nvmlDeviceCreateGpuInstanceWithPlacement",
+                    "nvmlGpuInstanceCreateComputeInstance"]
+    assert there.device().partitioning.fault is None
+
+
+@pytest.mark.parametrize("way", ["vendor", "mdev"])
+def test_partitions_are_made_before_vgpu_software_names_its_types(host: Start, way: str) -> None:
+    there = host(lab.A100, way=way)
+    call = "nvmlDeviceGetSupportedVgpus"
+
+    with there.nvml.failing(";".join(f"{call}:{nth}=3" for nth in range(1, 10))):
+        there.apply("3g.20gb:A100-3-20C", "1g.5gb*2:A100-1-5C")
+        early = there.device()
+    there.kernel._recount()
+
+    assert early.deployables == []
+    assert {name: len(each) for name, each in there.handles().items()} == {
+        "A100-3-20C": 1, "A100-1-5C": 2}
+
+
+@pytest.mark.parametrize("ask", [nvml.ask, nvml_mig.look])
+def test_an_end_that_nvml_refuses_spoils_no_answer(
+        host: Start, ask: Callable[[list[str]], dict[str, object]]) -> None:
+    there = host(lab.A100)
+
+    with there.nvml.failing("nvmlShutdown:1=15"):
+        answers = ask([lab.CARD])
+
+    assert list(answers) == [lab.CARD]
