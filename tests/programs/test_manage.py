@@ -34,10 +34,10 @@ def run(tmp_path: pathlib.Path) -> Run:
 
 
 @pytest.fixture
-def database(tmp_path: pathlib.Path, run: Run) -> Iterator[session.Database]:
+def database(tmp_path: pathlib.Path) -> Iterator[session.Database]:
     """The file that the commands work on, with the tables as the migrations make them."""
-    assert run("manage", "db", "upgrade").returncode == 0
     opened = session.Database(f"sqlite:///{tmp_path}/test.sqlite")
+    migrate.upgrade(opened.engine)
     yield opened
     opened.dispose()
 

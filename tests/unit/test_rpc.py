@@ -10,6 +10,7 @@ import typing
 
 import pytest
 from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from cyborg_lite import buses
@@ -27,7 +28,9 @@ def round_trip(value: typing.Any) -> typing.Any:
     return codec.decode(type(value), json.loads(json.dumps(codec.encode(value))))
 
 
+# a report holds most of the others, which are tried by themselves too
 @pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_every_message_survives_the_wire(kind: type, data: st.DataObject) -> None:
     value = data.draw(st.from_type(kind))
