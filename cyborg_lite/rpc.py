@@ -5,6 +5,8 @@
 
 History (each change of a method or a message adds a line and raises the minor number):
 
+1.3  a device that could not be split says whether it is as before; a layout wish names the model
+     that it is for.
 1.2  partitions of devices: show_partitioning, set_partitioning, apply_layouts, in reports and in
      host_intent; migrations: begin_migration, switch_migration, end_migration, sets of ARQs;
      suspend_instance, resume_instance and take_down; services, orphans and note_leftovers; agents
@@ -23,7 +25,7 @@ from cyborg_lite import buses
 from cyborg_lite import messages
 from cyborg_lite import remote
 
-VERSION = "1.2"
+VERSION = "1.3"
 CONDUCTOR_TOPIC = "cyborg_lite.conductor"
 AGENT_TOPIC = "cyborg_lite.agent"
 

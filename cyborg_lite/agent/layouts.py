@@ -42,7 +42,7 @@ class Layouts:
                wish: messages.LayoutWish) -> messages.LayoutResult:
         address = wish.device_address
         with drivers.between_discoveries():
-            fault = _try(drivers, wish)
+            fault, is_as_before = _try(drivers, wish)
         if fault is None:
             self._failures.pop(address, None)
             LOG.info("host=%s device=%s generation %d is split as wished", self._host, address,
@@ -50,7 +50,8 @@ class Layouts:
         else:
             self._failures[address] = _Failure(fault)
         return messages.LayoutResult(
-            device_address=address, generation=wish.generation, fault=fault)
+            device_address=address, generation=wish.generation, fault=fault,
+            is_as_before=is_as_before)
 
     def shown(self, found: hardware.Discovery) -> hardware.Discovery:
         """Return a discovery in which each device says why it is not split as wished."""
@@ -84,17 +85,18 @@ def has_any(drivers: hardware.Hardware) -> bool:
     return any(isinstance(slot.driver, base.SplitsDevices) for slot in drivers.slots)
 
 
-def _try(drivers: hardware.Hardware, wish: messages.LayoutWish) -> str | None:
+def _try(drivers: hardware.Hardware, wish: messages.LayoutWish) -> tuple[str | None, bool]:
+    """Return why the device is not split as wished, and whether it is known to be as before."""
     slot = next((slot for slot in drivers.slots if slot.name == wish.driver), None)
     if slot is None or slot.driver is None:
         reason = slot.error if slot else f"enabled are {', '.join(drivers.drivers) or 'none'}"
-        return f"driver {wish.driver} is not at work on this host: {reason}"
+        return f"driver {wish.driver} is not at work on this host: {reason}", False
     if not isinstance(slot.driver, base.SplitsDevices):
-        return f"driver {wish.driver} can't split devices"
+        return f"driver {wish.driver} can't split devices", False
     try:
         slot.driver.apply_layout(wish)
     except Exception as error:
         LOG.exception("device=%s generation %d is not split as wished by driver %s",
                       wish.device_address, wish.generation, wish.driver)
-        return str(error) or type(error).__name__
-    return None
+        return str(error) or type(error).__name__, isinstance(error, base.AsBefore)
+    return None, False

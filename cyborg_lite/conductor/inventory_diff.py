@@ -87,7 +87,7 @@ class _Diff:
             "address": device.address, "driver": device.driver,
             "reported": None if reported is None else rows.canonical(codec.encode(reported)),
             "reported_key": None if reported is None else partition_wishes.key_of_report(
-                reported, json.loads(known["wish"]) if known and known["wish"] else None)}
+                reported, known["wish"] if known else None)}
         if known is None:
             self.changes.new_partitions.append({"device_uuid": device_uuid, **values})
         elif any(known[name] != value for name, value in values.items()):

@@ -291,6 +291,16 @@ def to_rows(reported: messages.ReportedPartitioning,
             for one in layout.partitions]
 
 
+def what_is(reported: messages.ReportedPartitioning) -> list[dict[str, Any]]:
+    """What to store of a wish for just the partitions that exist."""
+    names = {one.id: one.name for one in reported.profiles}
+    groups = collections.Counter(_kind(reported, one) for one in reported.partitions)
+    return [{"profile": str(vgpu_type) if profile_id is None else
+             names.get(profile_id, str(profile_id)),
+             "count": number, "vgpu_type": vgpu_type, "profile_id": profile_id}
+            for (profile_id, vgpu_type), number in groups.items()]
+
+
 def from_rows(reported: messages.ReportedPartitioning | None,
               wish: Iterable[dict[str, Any]]) -> list[messages.PartitionCount]:
     """A stored wish, in the names that the device's profiles have now."""

@@ -38,6 +38,9 @@ LOOK_AFTER_S = 90
 agents look at their hardware."""
 
 
+AS_BEFORE = ("(What the device has is given out as before. To try again, set this layout again while "
+             "nobody has an attach handle of the device; to leave it so, the one that it has.)")
+
 UNTIL_SET_AGAIN = ("(None of its attach handles is given out until a layout is applied: set this "
                    "one again, or the one that the device has.)")
 
@@ -53,9 +56,10 @@ def show(database: session.Database, uuid: str, every_layout: bool) -> messages.
     reported = split.reported
     return messages.Partitioning(
         scheme=reported.scheme, fault=_fault(split, reported),
-        state="applied" if split.is_as_wished else "failed" if split.has_failed else "applying",
+        state="failed" if split.has_failed else "applied" if split.is_as_wished else "applying",
         current=partition_wishes.current_of(reported),
-        desired=partition_wishes.from_rows(reported, split.wish or ()),
+        desired=partition_wishes.from_rows(
+            reported, (split.wish if split.given_up is None else split.given_up) or ()),
         profiles=partition_wishes.profiles_of(reported),
         layouts=partition_wishes.layouts_of(reported, every=every_layout))
 
@@ -63,7 +67,7 @@ def show(database: session.Database, uuid: str, every_layout: bool) -> messages.
 def _fault(split: rows.Split, reported: messages.ReportedPartitioning) -> str | None:
     """Why the wish could not be met, or what it waits for, or what the driver says now."""
     if split.has_failed:
-        return f"{split.fault} {UNTIL_SET_AGAIN}"
+        return f"{split.fault} {AS_BEFORE if split.is_as_wished else UNTIL_SET_AGAIN}"
     if split.withheld is not None:
         return (f"What is shown is what host {split.hostname} reported last; since then its agent "
                 f"withholds the device: {split.withheld}")
@@ -177,6 +181,7 @@ def _apply_on_host(binder: arqs.Binder, lease: leases.Owner, hostname: str,
     if binder.clock() > lease.lease_until:
         return  # it waited for a thread so long that it is somebody else's
     faults: dict[int, str | None] = {}
+    as_before: set[int] = set()
     asked = []
     for split in splits:
         if split.answered:
@@ -185,45 +190,68 @@ def _apply_on_host(binder: arqs.Binder, lease: leases.Owner, hostname: str,
         elif not _would_destroy(split):
             asked.append(split)
     if asked:
-        faults |= _answers(binder, hostname, asked)
-    _write(binder, lease, hostname, splits, faults)
+        answers, as_before = _answers(binder, hostname, asked)
+        faults |= answers
+    _write(binder, lease, hostname, splits, faults, as_before)
 
 
-def _answers(binder: arqs.Binder, hostname: str,
-             splits: Sequence[rows.Split]) -> dict[int, str | None]:
+def _answers(binder: arqs.Binder, hostname: str, splits: Sequence[rows.Split],
+             ) -> tuple[dict[int, str | None], set[int]]:
+    """Faults by id, and the ids of devices that are as they were. Neither tells of a silent one."""
     try:
         results = binder.agents.apply_layouts(
             agent_host=hostname, wishes=[_wish(split) for split in splits])
     except errors.TooOld:
         return dict.fromkeys((split.id for split in splits), (
             f"The agent of host {hostname} is too old to split devices; upgrade it and set the "
-            "layout again."))
+            "layout again.")), set()
     except errors.Unavailable as error:
         LOG.info("host=%s does not answer; %d devices wait to be split: %s", hostname,
                  len(splits), error.detail)
-        return {}
+        return {}, set()
     except errors.Error as error:
-        return dict.fromkeys((split.id for split in splits), error.detail)
+        return dict.fromkeys((split.id for split in splits), error.detail), set()
     ids = {(split.address, split.generation): split.id for split in splits}
-    return {ids[one.device_address, one.generation]: one.fault for one in results
-            if (one.device_address, one.generation) in ids}
+    found = {ids[one.device_address, one.generation]: one for one in results
+             if (one.device_address, one.generation) in ids}
+    return ({number: one.fault for number, one in found.items()},
+            {number for number, one in found.items() if one.fault and one.is_as_before})
 
 
 def _write(binder: arqs.Binder, lease: leases.Owner, hostname: str,
-           splits: Sequence[rows.Split], faults: dict[int, str | None]) -> None:
+           splits: Sequence[rows.Split], faults: dict[int, str | None],
+           as_before: set[int]) -> None:
     moment = binder.clock()
     if faults:
+        stands = {split.id: stand for split in splits if split.id in as_before
+                  and (stand := stand_of(split)) is not None}
         ours = rows.finish(binder.database, hostname, faults, lease,
-                           moment + datetime.timedelta(seconds=LOOK_AFTER_S))
+                           moment + datetime.timedelta(seconds=LOOK_AFTER_S), stands)
+        if stands:
+            binder.wake_sync()
         for split in splits:
             if split.id in ours and faults[split.id]:
-                LOG.error("device=%s host=%s generation %d could not be split as %s: %s. Set "
-                          "another layout, or the same one to try again", split.device_uuid,
-                          hostname, split.generation, _described(split), faults[split.id])
+                LOG.error("device=%s host=%s generation %d could not be split as %s: %s. %s",
+                          split.device_uuid, hostname, split.generation, _described(split),
+                          str(faults[split.id]).rstrip("."),
+                          "What it has is given out as before" if split.id in stands else
+                          "Set another layout, or the same one to try again")
     silent = [split.id for split in splits if split.id not in faults]
     if silent:
         rows.postpone(binder.database, silent, lease,
                       moment + datetime.timedelta(seconds=ASK_AGAIN_S))
+
+
+def stand_of(split: rows.Split) -> rows.Stand | None:
+    """What a device that could not be split otherwise goes on with, if it offers anything.
+
+    While somebody has a handle of it, the wish may be what gives him his partition back.
+    """
+    if split.reported is None or not split.reported.partitions or split.busy:
+        return None
+    wish = partition_wishes.what_is(split.reported)
+    return rows.Stand(wish=wish, key=partition_wishes.key_of_wish(wish),
+                      reported_key=split.reported_key)
 
 
 def _would_destroy(split: rows.Split) -> bool:

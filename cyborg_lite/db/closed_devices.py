@@ -20,6 +20,12 @@ CLOSED = sa.and_(P.c.wished_key.is_not(None), P.c.reported_key.is_not(None),
                  P.c.wished_key != P.c.reported_key)
 """A layout is wished for, and the device is split in another way. False without a row too."""
 
+IS_GIVEN_UP = sa.and_(P.c.wish_generation > 0,
+                      P.c.fault_generation == P.c.wish_generation,
+                      P.c.answered_generation == P.c.wish_generation)
+"""The agent says that a wish can't be met and that the device is as before: it goes on with that,
+which has become the wish, and is open. Any other failed wish leaves the device closed."""
+
 
 def deployables_of(connection: sa.Connection, deployable_ids: Collection[int]) -> set[int]:
     """Of these deployables, those whose device is being split."""

@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cyborg_lite import states
+from cyborg_lite.db import closed_devices
 from cyborg_lite.db import liveness
 from cyborg_lite.db import models
 from cyborg_lite.db import session
@@ -106,8 +107,9 @@ def read(database: session.Database, moment: datetime.datetime,
 
 def _singles() -> sa.Select[Any]:
     """What is one number of its table, each; one round trip for all."""
-    untrue = sa.and_(L.c.wished_key.is_not(None),
-                     sa.or_(L.c.reported_key.is_(None), L.c.reported_key != L.c.wished_key))
+    untrue = sa.or_(closed_devices.IS_GIVEN_UP, sa.and_(
+        L.c.wished_key.is_not(None),
+        sa.or_(L.c.reported_key.is_(None), L.c.reported_key != L.c.wished_key)))
     wishes = sa.select(sa.func.count()).select_from(L).where(untrue)
     return sa.select(
         sa.select(sa.func.count()).select_from(M).scalar_subquery().label("migrations"),

@@ -35,18 +35,23 @@ P = models.device_partitions
 V = models.devices
 
 CLOSED = closed_devices.CLOSED
+IS_GIVEN_UP = closed_devices.IS_GIVEN_UP
 BUSY_STATES = states.HELD_STATES | {states.CLEANING}
 """A handle in one of these keeps its device from being split in another way."""
 
 FAULT_LENGTH = 4000
+
+GIVEN_UP = "given_up"
+"""Marks, in a stored wish, what was wished for when the device went on with what it has."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
     """How one device is split, and what is wished for it.
 
-    wish: as it was stored, without one None. generation: of the wish, 0 without one. answered:
-    the agent says that it is done, and a report came since. asking: somebody asks it now. busy:
+    wish: what it shall have, as it was stored, without one None. given_up: what was wished for
+    instead, and could not be. generation: of the wish, 0 without one. answered: the agent says
+    that it is done, and a report came since. asking: somebody asks it now. busy:
     handles by state, those alone that keep the device as it is. synced: Placement knows what our
     rows say of the host. withheld: why the device is reported no more, and may be split otherwise.
     """
@@ -59,6 +64,7 @@ class Split:
     reported: messages.ReportedPartitioning | None = None
     reported_key: str | None = None
     wish: list[dict[str, Any]] | None = None
+    given_up: list[dict[str, Any]] | None = None
     wished_key: str | None = None
     generation: int = 0
     wished_at: datetime.datetime | None = None
@@ -78,7 +84,16 @@ class Split:
     @property
     def has_failed(self) -> bool:
         """Whether the wish was tried and could not be met."""
-        return not self.is_as_wished and self.fault_generation == self.generation
+        return self.generation > 0 and self.fault_generation == self.generation
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Stand:
+    """What a device has, as a wish for just that; reported_key: when it was looked at."""
+
+    wish: Sequence[Mapping[str, Any]]
+    key: str
+    reported_key: str | None
 
 
 _SPLIT = sa.select(
@@ -88,16 +103,24 @@ _SPLIT = sa.select(
 
 
 def _split(row: sa.Row[Any], busy: Mapping[str, int]) -> Split:
+    is_given_up = row.fault_generation == row.answered_generation == row.wish_generation
     return Split(
         id=row.id, device_uuid=row.device_uuid, hostname=row.hostname, address=row.address,
         driver=row.driver, reported_key=row.reported_key, wished_key=row.wished_key,
         reported=None if row.reported is None else codec.decode(
             messages.ReportedPartitioning, json.loads(row.reported)),
-        wish=None if row.wish is None else json.loads(row.wish),
+        wish=_wish(row.wish),
+        given_up=[one for one in json.loads(row.wish) if GIVEN_UP in one]
+        if row.wish and is_given_up else None,
         generation=row.wish_generation, wished_at=row.wished_at,
         asking=row.lease_owner is not None, fault=row.fault, fault_generation=row.fault_generation,
         answered=row.answered_generation == row.wish_generation and row.digest is not None,
         busy=busy, synced=row.host_generation == row.synced_generation, withheld=row.withheld)
+
+
+def _wish(stored: str | None) -> list[dict[str, Any]] | None:
+    return None if stored is None else [
+        one for one in json.loads(stored) if GIVEN_UP not in one]
 
 
 def _busy(connection: sa.Connection,
@@ -242,17 +265,19 @@ def take_due(database: session.Database, owner: leases.Owner, moment: datetime.d
 
 @session.retrying
 def finish(database: session.Database, hostname: str, faults: Mapping[int, str | None],
-           lease: leases.Owner, look_at: datetime.datetime) -> list[int]:
+           lease: leases.Owner, look_at: datetime.datetime,
+           stands: Mapping[int, Stand] | None = None) -> list[int]:
     """Write what an agent answered, by id; returns those that were still ours.
 
     A wish without a fault is looked at again at `look_at`; the report that confirms it comes
-    before. One with a fault is left alone until somebody wishes again, or the agent starts.
+    before. One with a fault is left alone until somebody wishes again, or the agent starts. stands:
+    of those with a fault, what the device has as ever; it goes on with that, open again.
     """
     with database.writing() as connection:
         # what it says is believed when a report confirms it
         services.ask_for_report(connection, {hostname})
         rows = connection.execute(
-            sa.select(P.c.id, P.c.wish_generation)
+            sa.select(P.c.id, P.c.wish_generation, P.c.wish, P.c.reported_key)
             .where(P.c.id.in_(sorted(faults)), P.c.lease_owner == lease.conductor,
                    P.c.due_at == lease.lease_until)
             .order_by(P.c.id).with_for_update()).all()
@@ -263,7 +288,20 @@ def finish(database: session.Database, hostname: str, faults: Mapping[int, str |
              "answered_generation": 0 if faults[row.id] else row.wish_generation,
              "fault_generation": row.wish_generation if faults[row.id] else 0,
              "fault": (faults[row.id] or "")[:FAULT_LENGTH] or None} for row in rows])
+        for row in rows:
+            stand = (stands or {}).get(row.id)
+            # a report since then may tell of something else
+            if stand is not None and stand.reported_key == row.reported_key:
+                _go_on_with(connection, hostname, row, stand)
     return [row.id for row in rows]
+
+
+def _go_on_with(connection: sa.Connection, hostname: str, row: sa.Row[Any], stand: Stand) -> None:
+    given_up = [{**one, GIVEN_UP: True} for one in _wish(row.wish) or ()]
+    connection.execute(sa.update(P).where(P.c.id == row.id).values(
+        wish=session.to_json([*stand.wish, *given_up]), wished_key=stand.key,
+        reported_key=stand.key, answered_generation=row.wish_generation))
+    services.mark_hosts_changed(connection, {hostname})
 
 
 @session.retrying
@@ -282,7 +320,7 @@ def postpone(database: session.Database, ids: Collection[int], lease: leases.Own
 
 def known(connection: sa.Connection, hostname: str) -> dict[str, Mapping[str, Any]]:
     """What is stored of a host's devices, by device uuid. One statement."""
-    return {row["device_uuid"]: dict(row) for row in connection.execute(
+    return {row["device_uuid"]: {**row, "wish": _wish(row["wish"])} for row in connection.execute(
         sa.select(P.c.id, P.c.device_uuid, P.c.address, P.c.driver, P.c.reported,
                   P.c.reported_key, P.c.wish, P.c.wished_key)
         .where(P.c.hostname == hostname)).mappings()}
@@ -292,7 +330,8 @@ def store_reported(connection: sa.Connection, hostname: str, new: Iterable[Mappi
                    changed: Sequence[Mapping[str, Any]]) -> None:
     """Write what a report says of partitions, in its transaction.
 
-    A wish that is met now is settled; one that is not any more, after a reboot say, is due.
+    A wish that is met now is settled; one that is not any more, after a reboot say, is due. So is
+    what a device went on with when a wish was given up.
     """
     moment = session.now()
     rows = [{**row, "hostname": hostname, "wish_generation": 0, "answered_generation": 0,
@@ -304,13 +343,14 @@ def store_reported(connection: sa.Connection, hostname: str, new: Iterable[Mappi
     session.bulk_update(connection, P, "id", [{**row, "updated_at": moment} for row in changed])
     ids = [row["id"] for row in changed]
     connection.execute(
-        sa.update(P).where(P.c.id.in_(ids), P.c.wished_key == P.c.reported_key)
+        sa.update(P).where(P.c.id.in_(ids), P.c.wished_key == P.c.reported_key,
+                           sa.not_(IS_GIVEN_UP))
         .values(answered_generation=0, fault=None, fault_generation=0, due_at=None,
                 lease_owner=None))
     connection.execute(
         sa.update(P).where(P.c.id.in_(ids), CLOSED, P.c.due_at.is_(None),
-                           P.c.fault_generation != P.c.wish_generation)
-        .values(due_at=moment))
+                           sa.or_(P.c.fault_generation != P.c.wish_generation, IS_GIVEN_UP))
+        .values(due_at=moment, fault=None, fault_generation=0, answered_generation=0))
 
 
 def forget_hosts(connection: sa.Connection, hostnames: Collection[str]) -> None:

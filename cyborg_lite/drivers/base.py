@@ -204,6 +204,10 @@ class ArrangesDevices(abc.ABC):
         """
 
 
+class AsBefore(Exception):
+    """A device could not be split as wished, was looked at since, and is whole and as it was."""
+
+
 class SplitsDevices(abc.ABC):
     """Splits devices into partitions.
 
@@ -218,5 +222,5 @@ class SplitsDevices(abc.ABC):
         The agent calls it when no discovery is under way. A device that is split so is left alone;
         otherwise nothing that is in use is touched. After an error the layout from before is there
         again where that is possible; the exception's text says what went wrong, and what the
-        device has now if it is neither.
+        device has now if it is neither. AsBefore is believed: what is there is given out again.
         """

@@ -16,6 +16,7 @@ from cyborg_lite import layout_plans
 from cyborg_lite import layout_wishes
 from cyborg_lite import layouts
 from cyborg_lite import messages
+from cyborg_lite.drivers import base
 from cyborg_lite.drivers import nvidia_mig_cards
 from cyborg_lite.drivers import nvml_mig
 from cyborg_lite.drivers import privileged
@@ -25,6 +26,10 @@ LOG = logging.getLogger(__name__)
 
 class Fault(Exception):
     """The card isn't split as wished; the text says why, what it has now, and what to do."""
+
+
+class FaultAsBefore(Fault, base.AsBefore):
+    """The card isn't split as wished, and has whole what it had."""
 
 
 class _Broken(Exception):
@@ -65,11 +70,11 @@ class MigWork:
             card = self._switched_on(card)
         plan = layout_plans.plan(card.profiles, (each.instance for each in card.partitions), wanted)
         if plan.reason:
-            raise Fault(plan.reason)
+            raise _as_it_is(card)(plan.reason)
         if plan.destroyed and (busy or held):
             why = busy or f"attach handles of GPU {card.address} are in use"
-            raise Fault(f"{why}; none of its partitions is destroyed meanwhile. It has "
-                        f"{card.describe()}")
+            raise _as_it_is(card)(f"{why}; none of its partitions is destroyed meanwhile. It has "
+                                  f"{card.describe()}")
         before = card
         try:
             self._execute(card.address, plan.steps)
@@ -180,7 +185,7 @@ class MigWork:
         if _places(card) != _places(before) or not card.is_whole:
             raise Fault(f"{failed}; it could not go back to {before.describe()}: "
                         f"{self._what_it_has()}")
-        raise Fault(f"{failed}; the card has {before.describe()} as before")
+        raise FaultAsBefore(f"{failed}; the card has {before.describe()} as before")
 
     def _what_it_has(self) -> str:
         try:
@@ -190,6 +195,11 @@ class MigWork:
         empty = sum(each.is_empty for each in card.partitions)
         return (f"the card has {card.describe()} now"
                 + (f", {empty} of them without a compute instance" if empty else ""))
+
+
+def _as_it_is(card: nvidia_mig_cards.Card) -> type[Fault]:
+    """Return the fault of a card of which nothing was changed."""
+    return FaultAsBefore if card.is_whole else Fault
 
 
 def resolved(card: nvidia_mig_cards.Card, wished: Iterable[messages.PartitionCount]) -> (

@@ -95,7 +95,8 @@ class LayoutWish:
     """The partitions that a device shall have. generation: raised by every new wish of it.
 
     held: an ARQ holds an attach handle of the device, or one is not cleaned yet: nothing that
-    exists may be destroyed, only what a reboot took may be made again.
+    exists may be destroyed, only what a reboot took may be made again. model: of the device that
+    it was made for; another one that is in its place by now is left alone.
     """
 
     device_address: str
@@ -103,15 +104,20 @@ class LayoutWish:
     generation: int
     partitions: list[PartitionCount] = field(default_factory=list)
     held: bool = False
+    model: str | None = None
 
 
 @message
 class LayoutResult:
-    """What became of a wish; fault is None when the device is split so."""
+    """What became of a wish; fault is None when the device is split so.
+
+    is_as_before: with a fault: the device was looked at after it, and is as it was when asked.
+    """
 
     device_address: str
     generation: int
     fault: str | None = None
+    is_as_before: bool = False
 
 
 @message

@@ -121,16 +121,16 @@ def test_a_layout_that_is_wished_and_not_there_is_open_or_failed(
         database: session.Database) -> None:
     now = session.now()
     with database.writing() as connection:
-        for number, (reported, wished, fault) in enumerate((
-                ("a", "a", None), ("a", "b", None), ("a", "b", "busy"), (None, "b", None),
-                ("a", None, None))):
+        for number, (reported, wished, fault, given_up) in enumerate((
+                ("a", "a", None, 0), ("a", "b", None, 0), ("a", "b", "busy", 0),
+                (None, "b", None, 0), ("a", None, None, 0), ("a", "a", "busy", 1))):
             connection.execute(sa.insert(models.device_partitions).values(
                 device_uuid=builders.new_uuid(), hostname="node1", address=str(number),
                 driver="nvidia_mig_driver", reported_key=reported, wished_key=wished, fault=fault,
-                wish_generation=1, answered_generation=0, fault_generation=1 if fault else 0,
+                wish_generation=1, answered_generation=given_up, fault_generation=1 if fault else 0,
                 created_at=now))
 
-    assert read(database).layout_wishes == {"open": 2, "failed": 1}
+    assert read(database).layout_wishes == {"open": 2, "failed": 2}
 
 
 def test_the_lag_is_that_of_the_host_that_waits_longest(database: session.Database) -> None:

@@ -500,6 +500,33 @@ def test_a_fault_is_kept_and_shown_until_the_wish_is_made_again(
     assert (shown(database).state, row(database)["wish_generation"]) == ("applying", 2)
 
 
+def test_what_is_there_as_before_is_given_out_again_and_kept(database: session.Database) -> None:
+    card = a_host(database)
+    wish(database, PAIR_ID)
+    sync(database)
+    owner = builders.an_owner()
+    [task] = take(database, owner)
+    generation = databases.all_rows(database, models.hosts)[0]["generation"]
+
+    rows.finish(database, builders.HOST, {task.id: "no"}, owner, later(), {
+        task.id: partitioning.stand_of(task)})
+
+    [host] = databases.all_rows(database, models.hosts)
+    assert (host["generation"], host["digest"]) == (generation + 1, None)
+    assert (shown(database).state, [one.profile for one in shown(database).desired]) == (
+        "failed", ["3g.20gb"])
+    assert bind(database).failed == {}
+    assert [(one.profile, one.count) for one in
+            partitioning.wishes_of(database, builders.HOST)[0].partitions] == [("1g.5gb", 7)]
+    card.partitions[0] = dataclasses.replace(card.partitions[0], in_use=True)
+    store(database, card)
+    assert shown(database).state == "failed"
+    with pytest.raises(errors.InUse):
+        wish(database, PAIR_ID)
+    wish(database, SEVEN_ID)
+    assert (shown(database).state, shown(database).fault) == ("applied", None)
+
+
 def test_after_a_failure_another_layout_may_be_wished_for_also_the_old_one(
         database: session.Database) -> None:
     a_host(database)

@@ -333,6 +333,103 @@ def test_a_fault_is_shown_and_the_card_stays_closed_until_somebody_decides(
     assert world.offered() == {SMALL: (7, 0)}
 
 
+def test_a_card_that_is_as_before_goes_on_with_what_it_has(world: World) -> None:
+    world.card.breaks, world.card.tells_so = "a process uses a partition", True
+    world.wish()
+    world.sync()
+    while_waiting = world.offered()
+    world.apply()
+    world.sync()
+    offered = world.offered()
+    world.report()
+    world.sync()
+
+    shown = world.client.show_partitioning(uuid=DEVICE, every_layout=False)
+    assert (while_waiting, offered) == ({SMALL: (7, 7)}, {SMALL: (7, 0)})
+    assert world.offered() == offered
+    assert (shown.state, shown.fault) == (
+        "failed", f"{world.card.breaks} {partitioning.AS_BEFORE}")
+    assert [(one.profile, one.count) for one in shown.desired] == [("3g.20gb", 2)]
+    assert world.bind(SMALL).state == states.BOUND
+    assert world.apply() == 0
+
+
+def test_what_a_card_went_on_with_is_made_again_after_a_reboot(world: World) -> None:
+    world.card.breaks, world.card.tells_so = "a process uses a partition", True
+    world.wish()
+    world.sync()
+    world.apply()
+    world.report()
+    arq = world.bind(SMALL)
+    [intent] = world.client.host_intent(host=builders.HOST).layouts
+    world.card.breaks, world.card.partitions = None, []
+    world.report()
+    world.sync()
+    lost = world.state()
+
+    world.apply()
+    world.report()
+
+    assert [(one.profile, one.count) for one in intent.partitions] == [("1g.5gb", 7)]
+    assert (lost, world.state()) == (("applying", None), ("applied", None))
+    assert world.agent.asked[-1][0].held
+    assert len(world.card.partitions) == 7
+    assert world.client.get_arq(arq.uuid, None).state == states.BOUND
+
+
+@pytest.mark.parametrize("layout", [PAIR_ID, "19x7"])
+def test_a_wish_that_was_given_up_may_be_made_again_or_the_layout_that_is_there(
+        world: World, layout: str) -> None:
+    world.card.breaks, world.card.tells_so = "a process uses a partition", True
+    world.wish()
+    world.sync()
+    world.apply()
+    world.report()
+    world.sync()
+    world.card.breaks = None
+
+    world.wish(layout)
+    world.sync()
+    world.apply()
+    world.report()
+    world.sync()
+
+    assert world.state() == ("applied", None)
+    assert world.offered() == ({LARGE: (2, 0)} if layout == PAIR_ID else {SMALL: (7, 0)})
+
+
+def test_a_wish_for_what_servers_lost_is_not_given_up(world: World) -> None:
+    world.wish("19x7")
+    world.bind(SMALL)
+    world.card.split({"1g.5gb": 3})
+    world.card.breaks, world.card.tells_so = "no room", True
+    world.report()
+    world.sync()
+
+    world.apply()
+    world.report()
+
+    shown = world.client.show_partitioning(uuid=DEVICE, every_layout=False)
+    assert (shown.state, [one.count for one in shown.desired]) == ("failed", [7])
+    assert all(total == reserved for total, reserved in world.offered().values())
+
+
+def test_a_card_of_which_a_report_tells_otherwise_meanwhile_stays_closed(world: World) -> None:
+    def meanwhile(wishes: list[messages.LayoutWish]) -> None:
+        world.card.split({"1g.5gb": 2})
+        world.report()
+
+    world.card.breaks, world.card.tells_so = "a process uses a partition", True
+    world.agent.before = meanwhile
+    world.wish()
+    world.sync()
+    world.apply()
+    world.sync()
+
+    assert world.offered() == {SMALL: (2, 2)}
+    assert world.state() == ("failed", f"{world.card.breaks} {partitioning.UNTIL_SET_AGAIN}")
+
+
 def test_the_same_wish_is_tried_again_after_it_failed(world: World) -> None:
     world.card.breaks = "MIG mode waits for a reset"
     world.wish()

@@ -137,7 +137,7 @@ def test_a_card_is_split_serves_survives_a_reboot_and_is_split_anew(node: Node) 
     assert node.vgpus() == []
 
 
-def test_a_split_that_fails_leaves_the_old_layout_and_says_why(node: Node) -> None:
+def test_a_split_that_fails_leaves_the_old_layout_and_gives_that_out(node: Node) -> None:
     split(node, "9-19x3")
     with node.there.nvml.failing("nvmlDeviceCreateGpuInstanceWithPlacement:1=999"):
         split(node, "9x2")
@@ -145,7 +145,15 @@ def test_a_split_that_fails_leaves_the_old_layout_and_says_why(node: Node) -> No
     found = state(node)
     assert (found.state, "creating a partition" in str(found.fault)) == ("failed", True)
     assert node.partitions() == [*["1g.5gb"] * 3, "3g.20gb"]
-    assert node.world.offered() == {LARGE: (1, 1), SMALL: (3, 3)}
+    assert node.world.offered() == {LARGE: (1, 0), SMALL: (3, 0)}
+    arq = node.world.bind(LARGE)
+    node.there.reboot()
+    node.start()
+    assert (state(node).state, node.partitions()) == ("failed", [*["1g.5gb"] * 3, "3g.20gb"])
+    node.world.client.delete_arqs_of_instance(str(arq.instance_uuid))
+    takeover.clean_handles(node.world.conductors[0].binder)
+    node.world.background.run()
+    node.run()
     split(node, "9x2")
     assert (state(node).state, node.world.offered()) == ("applied", {LARGE: (2, 0)})
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import pytest
 
+from cyborg_lite.drivers import base
 from cyborg_lite.drivers import nvidia_mig_work
 from tests.drivers.nvidia_mig import lab
 from tests.nvml import asking  # noqa: F401  the binding is loaded before calls are counted
@@ -69,7 +70,7 @@ def test_whichever_call_fails_once_the_old_layout_or_the_wish_is_there(
     there.apply(*SMALL_NEW)
     number = len(there.nvml.calls()) - before
     monkeypatch.setenv("STAND_IN_NVML_LOG", "")
-    faults = 0
+    faults = said_so = 0
     for nth in range(1, number + 1):
         from_the_start()
         fault = ""
@@ -79,12 +80,14 @@ def test_whichever_call_fails_once_the_old_layout_or_the_wish_is_there(
             except Exception as error:
                 fault = str(error)
                 faults += 1
+                said_so += isinstance(error, base.AsBefore)
 
         assert has(there) == counts(start if fault else SMALL_NEW), (nth, fault)
         assert is_whole(there), (nth, fault)
         there.apply(*SMALL_NEW)
         assert has(there) == counts(SMALL_NEW), nth
     assert faults
+    assert said_so
 
 
 @pytest.mark.parametrize("call", lab.CHANGES[1:4])
@@ -96,6 +99,8 @@ def test_a_call_that_fails_for_good_leaves_what_the_fault_says(host: Start, call
     with there.nvml.failing(failing), pytest.raises(nvidia_mig_work.Fault) as fault:
         there.apply(*NEW)
 
+    assert isinstance(fault.value, base.AsBefore) == (
+        has(there) == counts(OLD) and is_whole(there))
     said = str(fault.value).rpartition("the card has ")[2]
     said, _, rest = said.partition(" now")
     names = {name if number == 1 else f"{number}x{name}" for name, number in has(there).items()}
