@@ -6,6 +6,7 @@ No policy here: see `cyborg_lite/auth.py`.
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 from collections.abc import Iterable
 from typing import Any
@@ -39,6 +40,19 @@ def refuse_exposed_noauth(conf: cfg.ConfigOpts) -> None:
             f"[api] auth_strategy = noauth would let anybody who reaches [api] host_ip = "
             f"{conf.api.host_ip} do anything. Use keystone, listen on 127.0.0.1, or set [api] "
             "allow_noauth_beyond_loopback = true.")
+
+
+def refuse_cache_without_library(conf: cfg.ConfigOpts) -> None:
+    """Raise cfg.Error when tokens are to be cached by what is not installed.
+
+    keystonemiddleware looks for it at the first token, and each request would fail.
+    """
+    register_options(conf)
+    servers = conf[GROUP].memcached_servers
+    if servers and importlib.util.find_spec("memcache") is None:
+        raise cfg.ConfigFileValueError(
+            f"[{GROUP}] memcached_servers = {','.join(servers)}: tokens can't be cached there "
+            "without python-memcached. Install the extra memcached, or leave the option out.")
 
 
 def is_loopback(address: str) -> bool:
@@ -75,9 +89,10 @@ class NoAuth:
 
 
 def authenticated(app: faults.Application, conf: cfg.ConfigOpts) -> faults.Application:
-    """Put [api] auth_strategy before an application."""
+    """Put [api] auth_strategy before an application. Raises cfg.Error."""
     if conf.api.auth_strategy == "noauth":
         refuse_exposed_noauth(conf)
         return NoAuth(app, conf)
+    refuse_cache_without_library(conf)
     protected: faults.Application = auth_token.AuthProtocol(app, {"oslo_config_config": conf})
     return protected

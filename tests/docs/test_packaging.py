@@ -99,7 +99,19 @@ def test_every_requirement_has_a_lower_bound() -> None:
 
 
 def test_all_extras_that_operators_know_exist() -> None:
-    assert {"nvidia", "mysql", "postgresql", "cli", "test", "demo"} <= extras().keys()
+    assert {"nvidia", "mysql", "postgresql", "memcached", "cli", "test", "demo"} <= extras().keys()
+
+
+def test_the_controller_of_the_install_page_gets_what_its_configuration_needs() -> None:
+    folder = CHECKOUT / "doc/source/install"
+    parser = configparser.ConfigParser()
+    parser.read(folder / "controller.conf")
+    [chosen] = re.findall(r"pip install '\.\[([^\]]+)\]'", (folder / "index.rst").read_text())
+
+    needed = {parser["database"]["connection"].partition("+")[0]}
+    if "memcached_servers" in parser["keystone_authtoken"]:
+        needed.add("memcached")
+    assert needed <= set(chosen.split(",")) <= extras().keys()
 
 
 @pytest.mark.parametrize("group", [

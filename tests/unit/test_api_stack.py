@@ -39,7 +39,6 @@ class Endpoint:
         self.trouble: Exception | None = None
         self.pings = 0
         self.asked: messages.ArqQuery | None = None
-        self.page: messages.Page | None = None
 
     @buses.exposed
     def ping(self) -> None:
@@ -51,7 +50,6 @@ class Endpoint:
     def list_devices(self, query: messages.DeviceQuery) -> list[messages.Device]:
         if self.trouble:
             raise self.trouble
-        self.page = query.page
         return []
 
     @buses.exposed
@@ -385,20 +383,3 @@ def test_one_answer_of_the_conductor_serves_all_who_ask_for_a_while(
     assert trouble.detail == "away"
     assert probe.trouble() is trouble
     assert endpoint.pings == 2
-
-
-# --- what is mutable --------------------------------------------------------------------------
-
-
-def test_the_largest_page_follows_its_option(configure: Configure, client: rpc.ConductorClient,
-                                             endpoint: Endpoint) -> None:
-    conf = configure()
-    application = app.make_app(conf, client)
-    pathlib.Path(conf.config_file[0]).write_text(
-        "[api]\nauth_strategy = noauth\nmax_limit = 7\n")
-
-    conf.mutate_config_files()
-    get(application, "/v2/devices", headers={"OpenStack-API-Version": "accelerator 2.10"})
-
-    assert endpoint.page is not None
-    assert endpoint.page.limit == 8
