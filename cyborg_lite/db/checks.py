@@ -62,7 +62,7 @@ def find(database: session.Database, limits: Limits,
     moment = moment or session.now()
     found = []
     with database.reading() as connection:
-        for question in (*_handles(), *_arqs(), *_stuck(limits, moment)):
+        for question in (*_handles(), *_arqs(), *_migrations(), *_stuck(limits, moment)):
             for row in connection.execute(question.select.limit(SHOWN)):
                 found.append(Finding(question.invariant, question.text.format(**row._mapping)))
     return found
@@ -130,6 +130,9 @@ def _arqs() -> Iterator[_Question]:
                     named.where(A.c.state.not_in(states.ARQ_STATES)))
     yield _Question(1, "ARQ {arq} is {state}, and noted as one that is being resumed",
                     named.where(A.c.resumes, A.c.state != states.BIND_STARTED))
+
+
+def _migrations() -> Iterator[_Question]:
     yield _Question(9, "migration {migration} of instance {instance} is {type} and its {side} is "
                        "active: there is no such migration",
                     sa.select(M.c.migration_uuid.label("migration"), M.c.type,
