@@ -149,25 +149,38 @@ class _Judgement:
 
     def _type(self) -> tuple[int, str]:
         """One type for a card: what is in use decides, then the operator, then others' use."""
-        names = self.catalogue.names
+        return (self._type_in_use() or self._type_wished() or self._type_of_others()
+                or self._sensible_type())
+
+    def _type_in_use(self) -> tuple[int, str] | None:
         for record in self.ours.values():
             found = self.catalogue.find(record.name)
             if found is None and record.type_id.isdigit():
                 found = int(record.type_id)
             if found is not None:
                 return found, record.name
-        if self.wishes.word is not None:
-            found = self.catalogue.find(self.wishes.word, {*self.creatable, *self.current.values()})
-            if found is None:
-                known = ", ".join(f"{number} ({name})" for number, name in
-                                  sorted(self.creatable.items()))
-                raise handle_slots.NotOffered(
-                    f"it can't make vGPUs of type {self.wishes.word} now; it can make "
-                    f"{known or 'none'}")
-            return found, names.get(found, str(found))
-        known_types = [number for number in self.current.values() if number in names]
-        if known_types:
-            return known_types[0], names[known_types[0]]
+        return None
+
+    def _type_wished(self) -> tuple[int, str] | None:
+        """Raises NotOffered when the operator's type is none of this card's."""
+        word = self.wishes.word
+        if word is None:
+            return None
+        found = self.catalogue.find(word, {*self.creatable, *self.current.values()})
+        if found is None:
+            known = ", ".join(f"{number} ({name})" for number, name in
+                              sorted(self.creatable.items()))
+            raise handle_slots.NotOffered(
+                f"it can't make vGPUs of type {word} now; it can make {known or 'none'}")
+        return found, self.catalogue.names.get(found, str(found))
+
+    def _type_of_others(self) -> tuple[int, str] | None:
+        names = self.catalogue.names
+        return next(((number, names[number]) for number in self.current.values()
+                     if number in names), None)
+
+    def _sensible_type(self) -> tuple[int, str]:
+        """Raises NotOffered when nothing can be made."""
         if self.current and not self.creatable:
             raise handle_slots.NotOffered("its vGPUs are not of this service, and it is full")
         choice = vgpu_types.sensible(
