@@ -84,12 +84,19 @@ def postgresql_tables(postgresql_server: str) -> Iterator[session.Database]:
         database.dispose()
 
 
-@pytest.fixture
-def sqlite(tmp_path: pathlib.Path) -> Iterator[session.Database]:
-    """An SQLite database with the tables of this version, and nothing in them."""
-    database = _with_tables(f"sqlite:///{tmp_path}/test.sqlite")
+@pytest.fixture(scope="session")
+def sqlite_tables(folder: Callable[[str], pathlib.Path]) -> Iterator[session.Database]:
+    """An SQLite database with the tables of this version."""
+    database = _with_tables(f"sqlite:///{folder('sqlite')}/test.sqlite")
     yield database
     database.dispose()
+
+
+@pytest.fixture
+def sqlite(sqlite_tables: session.Database) -> session.Database:
+    """The SQLite database with empty tables."""
+    databases.empty(sqlite_tables)
+    return sqlite_tables
 
 
 @pytest.fixture
