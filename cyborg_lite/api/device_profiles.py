@@ -204,7 +204,8 @@ class DeviceProfiles(expose.Controller):
                 group.update(hosts=None, providers=None)
         return {"in_use": any(group["arqs"] for group in groups), "groups": groups}
 
-    @expose.expose("device_profile:update", parameters.Text(), body=True)
+    @expose.expose("device_profile:update", parameters.Text(), body=True,
+                   media=(expose.JSON, expose.JSON_PATCH))
     def patch_one(self, call: expose.Call, uuid_or_name: str, body: Any) -> expose.Reply:
         profile = self._found(call, uuid_or_name)
         profile_patch.check_tag(profile, call.if_match)

@@ -107,17 +107,21 @@ def base_url(environ: dict[str, Any], public_endpoint: str | None) -> str:
 OPTIONAL = "optional"
 """A body that may be left out; the handler gets an empty object then."""
 
+JSON = "application/json"
+JSON_PATCH = "application/json-patch+json"
+"""What RFC 6902 calls its documents."""
+
 
 def expose(rule: str, *path: wsme_types.UserType, status: int = 200, body: bool | str = False,
-           also: int | None = None,
+           also: int | None = None, media: tuple[str, ...] = (JSON,),
            query: Mapping[str, wsme_types.UserType] | None = None) -> Callable[[Handler], Handler]:
     """Make a method the handler of a route.
 
     rule: of the policy, without `cyborg:`. path: types of the path's variables. query: types of
     the query parameters, given to the handler by name (dots become underscores) when present.
     body: whether there is a JSON body, given as `body`; or OPTIONAL. also: the status of a `Reply`
-    that names one. What the handler returns
-    becomes JSON, None an empty reply.
+    that names one. media: what the body may be called. What the handler returns becomes JSON,
+    None an empty reply.
     """
     query_types = dict(query or {})
 
@@ -134,11 +138,11 @@ def expose(rule: str, *path: wsme_types.UserType, status: int = 200, body: bool 
             values = [parameters.convert(kind, "In the path,", segment)
                       for kind, segment in zip(path, segments, strict=True)]
             named = _query(call, call.query, query_types)
-            if body == OPTIONAL and not request.body:
+            if body == OPTIONAL and not _raw(request):
                 named["body"] = {}
             elif body:
-                named["body"] = _body(request)
-            elif environ["REQUEST_METHOD"] == "POST" and request.body:
+                named["body"] = _body(request, media)
+            elif environ["REQUEST_METHOD"] == "POST" and _raw(request):
                 _refuse_body(call, request)
             return _reply(handler(self, call, *values, **named), status)
 
@@ -148,6 +152,7 @@ def expose(rule: str, *path: wsme_types.UserType, status: int = 200, body: bool 
         operation.status = status  # type: ignore[attr-defined]
         operation.statuses = sorted({status, also or status})  # type: ignore[attr-defined]
         operation.body = body  # type: ignore[attr-defined]
+        operation.media = media  # type: ignore[attr-defined]
         return operation
 
     return decorate
@@ -185,18 +190,23 @@ def _unknown(name: str, since: Mapping[str, int], version: int) -> str:
     return f"Query parameter {parameters.shown(name)} is unknown here; allowed: {allowed or '-'}."
 
 
-def _body(request: Any) -> Any:
-    kind = request.content_type
-    try:
-        raw = request.body
-    except OSError as error:
-        raise errors.Invalid("The body ended before its Content-Length.") from error
+def _body(request: Any, media: tuple[str, ...] = (JSON,)) -> Any:
+    kind = request.content_type.strip()
+    raw = _raw(request)
     if not raw:
         raise errors.Invalid("The body is empty; JSON is needed.")
-    if kind != "application/json":
+    if kind.lower() not in media:
         raise errors.NotJson(f"Content-Type {parameters.shown(kind)} is not understood; send "
-                             "application/json.")
+                             f"{' or '.join(media)}.")
     return parameters.json_body(raw)
+
+
+def _raw(request: Any) -> bytes:
+    try:
+        return bytes(request.body)
+    except (OSError, ValueError) as error:  # ValueError: a server that knows a chunk from none
+        raise errors.Invalid("The body ended before its Content-Length, or it comes in chunks "
+                             "that are none.") from error
 
 
 def _refuse_body(call: Call, request: Any) -> None:

@@ -56,6 +56,15 @@ def version_of(environ: dict[str, Any]) -> int:
     return int(version)
 
 
+def refused(code: int, reason: str) -> tuple[Headers, bytes]:
+    """Return headers and body of the answer to what an HTTP server can't read as a request."""
+    environ: dict[str, Any] = {}
+    error = _by_status(code)(f"The request can't be read: {reason}")
+    error.status = code
+    body = _body(error, environ)
+    return _completed(_headers(error, body), environ, microversions.MINIMUM), body
+
+
 class Fault:
     """An error as a WSGI application."""
 

@@ -159,7 +159,7 @@ def _operation(route: root.Route, variables: list[str], body: schemas.Schema | N
     }
     if body is not None:
         found["requestBody"] = {"required": exposed.body is True,
-                                "content": {"application/json": {"schema": body}}}
+                                "content": {media: {"schema": body} for media in exposed.media}}
     if exposed.rule in ("arq:update", "arq:action"):
         found["security"] = [{"token": [], "service_token": []}]
     return found

@@ -14,6 +14,8 @@ from typing import Any
 
 from cheroot import wsgi
 
+from cyborg_lite.wsgi import framing
+
 LOG = logging.getLogger(__name__)
 
 BACKLOG = 512
@@ -33,14 +35,18 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class Server:
-    """Serves one application on one listening socket, in threads of its own."""
+    """Serves one application on one listening socket, in threads of its own.
+
+    refusal: how to answer what is no request, and so never reaches the application.
+    """
 
     def __init__(self, listener: socket.socket, application: Callable[..., Any],
-                 threads: int) -> None:
+                 threads: int, refusal: framing.Refusal = framing.plain) -> None:
         self._http = _OnListener(
             listener.getsockname()[:2], application, numthreads=threads, max=threads,
             request_queue_size=BACKLOG, timeout=IDLE_TIMEOUT_S, shutdown_timeout=DRAIN_S)
         self._http.listener = listener
+        self._http.refusal = refusal
         self._http.server_name = "cyborg-lite"
         self._thread = threading.Thread(target=self._http.serve, name="http", daemon=True)
 
@@ -59,7 +65,10 @@ class Server:
 
 class _OnListener(wsgi.Server):
     listener: socket.socket
+    refusal: framing.Refusal
     keep_alive_conn_limit = 4096
+    max_request_header_size = framing.MAX_HEAD_SIZE
+    ConnectionClass = framing.Connection
 
     def bind(self, *_: Any) -> socket.socket:
         """Take the socket that was made before the workers were."""
