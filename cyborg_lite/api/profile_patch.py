@@ -6,6 +6,7 @@ What a profile may look like is said in `device_profiles.py`.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import jsonpatch
@@ -19,6 +20,9 @@ OPERATIONS = ("add", "remove", "replace", "test")
 FIELDS = ("name", "description", "groups")
 MAX_OPERATIONS = 100
 
+_NOTHING = jsonpointer.EndOfList([])
+"""What a pointer beyond the last entry of a list leads to."""
+
 
 def tag_of(profile: messages.DeviceProfile) -> str:
     """Return the entity tag of a profile as it is now."""
@@ -30,7 +34,7 @@ def check_tag(profile: messages.DeviceProfile, if_match: str | None) -> None:
     if if_match is None:
         return
     tags = [tag.strip() for tag in if_match.split(",")]
-    if "*" not in tags and tag_of(profile) not in tags:
+    if if_match.strip() != "*" and tag_of(profile) not in tags:
         raise errors.PreconditionFailed(
             f"Device profile {profile.uuid} has the tag {tag_of(profile)} by now, not "
             f"{parameters.shown(if_match)}; read it again.")
@@ -46,21 +50,26 @@ def patched(profile: messages.DeviceProfile, body: Any) -> dict[str, Any]:
                              "operations.")
     for operation in body:
         _check(operation)
-    before = {name: getattr(profile, name) for name in FIELDS}
+    changed = copy.deepcopy({name: getattr(profile, name) for name in FIELDS})
+    for number, operation in enumerate(body, 1):
+        _apply(f"Operation {number} of the patch, {operation['op']} "
+               f"{parameters.shown(operation['path'])},", operation, changed)
+    return changed
+
+
+def _apply(what: str, operation: dict[str, Any], fields: dict[str, Any]) -> None:
     try:
-        after = jsonpatch.JsonPatch(body).apply(before)
+        jsonpatch.JsonPatch([operation]).apply(fields, in_place=True)
     except jsonpatch.JsonPatchTestFailed as error:
+        found = jsonpointer.resolve_pointer(fields, operation["path"], _NOTHING)
+        there_is = ("nothing" if isinstance(found, type(_NOTHING)) else parameters.shown(found))
         raise errors.PreconditionFailed(
-            f"A test of the patch does not hold: {parameters.shown(str(error))}.") from error
+            f"{what} does not hold: there is {there_is}, not "
+            f"{parameters.shown(operation['value'])}.") from error
     except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException,
             TypeError, AttributeError) as error:
-        raise errors.Invalid(f"The patch can't be applied to device profile {profile.uuid}: "
-                             f"{parameters.shown(str(error))}.") from error
-    unknown = set(after) - set(FIELDS)
-    if unknown:
-        raise errors.Invalid(f"The patch adds {parameters.shown(sorted(unknown)[0])}; allowed: "
-                             f"{', '.join(FIELDS)}.")
-    return dict(after)
+        raise errors.Invalid(
+            f"{what} can't be done: {parameters.shown(str(error))}.") from error
 
 
 def _check(operation: Any) -> None:
