@@ -50,8 +50,8 @@ def _sort(given: dict[str, Any]) -> list[list[str]]:
 
 
 def _pair(entry: str) -> tuple[str, str]:
-    key, _, direction = entry.partition(":")
-    return key, direction or "asc"
+    key, colon, direction = entry.partition(":")
+    return key, direction if colon else "asc"
 
 
 def reply(call: expose.Call, name: str, entries: list[dict[str, Any]],

@@ -66,15 +66,16 @@ def ordered(statement: sa.Select[Any], order: Order,
 
 
 def _sort(order: Order, page: messages.Page) -> list[tuple[sa.ColumnElement[Any], bool]]:
-    sort: list[tuple[sa.ColumnElement[Any], bool]] = []
+    allowed = order.keys()
     for key, direction in page.sort:
         if direction not in DIRECTIONS:
             raise errors.Invalid(f"sort_dir {direction!r} is none of {', '.join(DIRECTIONS)}.")
+        if key not in allowed:
+            raise errors.Invalid(f"sort_key {key!r} is none of {', '.join(allowed)}.")
+    sort: list[tuple[sa.ColumnElement[Any], bool]] = []
+    for key, direction in page.sort:
         if key == "created_at":
             return [*sort, (order.table.c.id, direction == "desc")]
-        if key not in order.columns:
-            raise errors.Invalid(
-                f"sort_key {key!r} is none of {', '.join(order.keys())}.")
         column = order.columns[key]
         sort.append((column, direction == "desc"))
         if isinstance(column, sa.Column) and column.unique:
