@@ -22,6 +22,9 @@ from cyborg_lite.api import parameters
 MAX_PATCHED = 500
 """ARQs in one patch; the default limit of a body's size is a little below that."""
 
+UNRESOLVED_NAMED = 100
+"""How many of them the refusal names."""
+
 FILTERS = ("hostname", "device_profile_name", "device_rp_uuid")
 
 TEXT = parameters.Text()
@@ -79,15 +82,25 @@ class AcceleratorRequests(expose.Controller):
             # of one instance all are wanted, to say whether one is not resolved
             state = sorted(states.RESOLVED_STATES & set(state or states.ARQ_STATES))
         page = paging.page_from(call, given, self.services.max_limit)
-        arqs = self.conductor.list_arqs(messages.ArqQuery(
+        asked = messages.ArqQuery(
             project_id=_scope(call, project_id), instance_uuids=instance, states=state, page=page,
             migration_uuid=migration, all_sets=sets == "all",
-            **{name: given[name] for name in FILTERS if name in given}))
+            **{name: given[name] for name in FILTERS if name in given})
+        if instance and bind_state and call.supports("queries"):
+            self._refuse_hidden_unresolved(asked)
+        arqs = self.conductor.list_arqs(asked)
         if instance and not call.supports("queries"):
             _refuse_failed(instance[0], arqs)
         if instance and bind_state:
             _refuse_unresolved(arqs)
         return paging.reply(call, "arqs", [self._shown(call, arq) for arq in arqs], page)
+
+    def _refuse_hidden_unresolved(self, asked: messages.ArqQuery) -> None:
+        """Refuse also for what a page or another filter would leave out of the list."""
+        _refuse_unresolved(self.conductor.list_arqs(dataclasses.replace(
+            asked, states=sorted(set(states.ARQ_STATES) - states.RESOLVED_STATES),
+            hostname=None, device_profile_name=None, device_rp_uuid=None,
+            page=messages.Page(limit=UNRESOLVED_NAMED))))
 
     @expose.expose("arq:get_one", UUID)
     def get_one(self, call: expose.Call, uuid: str) -> dict[str, Any]:
