@@ -30,6 +30,13 @@ PROFILES = {"plain": [PLAIN.group], "vgpu": [SLICE.group], "disk": [DISK.group],
             "both": [PLAIN.group, SLICE.group]}
 
 
+@pytest.fixture
+def placement(tmp_path: pathlib.Path) -> Iterator[placement_fixture.Placement]:
+    """A real Placement with nothing in it."""
+    with placement_fixture.serving(tmp_path) as serving:
+        yield serving
+
+
 @contextlib.contextmanager
 def playing(folder: pathlib.Path) -> Iterator[nova_moves.Nova]:
     """Three hosts with the same three cards of two handles each, and nothing on them.

@@ -35,12 +35,6 @@ HEADERS = {"X-User-Id": "nova", "X-Project-Id": "service", "X-Roles": "admin",
 
 
 @pytest.fixture
-def placement(tmp_path: pathlib.Path) -> Iterator[placement_fixture.Placement]:
-    with placement_fixture.serving(tmp_path) as serving:
-        yield serving
-
-
-@pytest.fixture
 def conf(tmp_path: pathlib.Path) -> cfg.ConfigOpts:
     return clouds.configuration(tmp_path, f"sqlite:///{tmp_path}/test.sqlite")
 
