@@ -51,6 +51,9 @@ def report(database: session.Database, host_report: messages.HostReport,
             (time.monotonic() - began) * 1000)
     for device in changes.as_wished:
         LOG.info("device=%s host=%s is split as was wished for", device, host_report.host)
+    for device in changes.replaced:
+        LOG.warning("device=%s host=%s is of another model now; the layout that was wished for of "
+                    "the one before it is forgotten", device, host_report.host)
     wake_sync()
 
 

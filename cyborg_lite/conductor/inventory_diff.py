@@ -19,6 +19,7 @@ from cyborg_lite import messages
 from cyborg_lite import states
 from cyborg_lite.conductor import partition_wishes
 from cyborg_lite.db import inventory as rows
+from cyborg_lite.db import partitioning
 
 NAMESPACE = uuid.UUID("5dd7df29-6ab1-5c2c-a0f4-90ab5f4a6e3c")
 
@@ -83,9 +84,13 @@ class _Diff:
         reported = device.partitioning
         if known is None and reported is None:
             return
+        if known is not None and self._is_another(device_uuid, device, known):
+            self.changes.replaced.append(device_uuid)
+            known = {**known, "wish": None, "wished_key": None}
         values = {
             "address": device.address, "driver": device.driver,
-            "reported": None if reported is None else rows.canonical(codec.encode(reported)),
+            "reported": None if reported is None else rows.canonical(
+                {**codec.encode(reported), partitioning.MODEL: device.model}),
             "reported_key": None if reported is None else partition_wishes.key_of_report(
                 reported, known["wish"] if known else None)}
         if known is None:
@@ -96,6 +101,15 @@ class _Diff:
                 self.changes.split_anew.append(device_uuid)
                 if values["reported_key"] == known["wished_key"] is not None:
                     self.changes.as_wished.append(device_uuid)
+
+    def _is_another(self, device_uuid: str, device: messages.ReportedDevice,
+                    known: Mapping[str, Any]) -> bool:
+        """Say whether a layout was wished for of a device of another model in this place."""
+        if known["wished_key"] is None:
+            return False
+        before = json.loads(known["reported"] or "{}").get(partitioning.MODEL) or (
+            self.known.devices.get(device_uuid, {}).get("model"))
+        return before not in (None, device.model)
 
     def _withheld(self, device_uuid: str, withheld: messages.WithheldFunction,
                   reported: Mapping[str, messages.ReportedDevice]) -> None:

@@ -160,7 +160,7 @@ def _wish(split: rows.Split) -> messages.LayoutWish:
     return messages.LayoutWish(
         device_address=split.address, driver=split.driver, generation=split.generation,
         partitions=partition_wishes.from_rows(split.reported, split.wish or ()),
-        held=bool(split.busy))
+        held=bool(split.busy), model=split.model)
 
 
 def apply_due(binder: arqs.Binder) -> int:

@@ -72,7 +72,8 @@ class TableChanges:
 class Changes:
     """What a report changes. `parent` in a new row is the uuid of the row that it belongs to.
 
-    as_wished: uuids of devices that are split now as was wished for.
+    as_wished: uuids of devices that are split now as was wished for. replaced: of those that are
+    of another model than the one that a layout was wished for.
     """
 
     devices: TableChanges = dataclasses.field(default_factory=TableChanges)
@@ -89,6 +90,7 @@ class Changes:
     changed_partitions: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     split_anew: list[str] = dataclasses.field(default_factory=list)
     as_wished: list[str] = dataclasses.field(default_factory=list)
+    replaced: list[str] = dataclasses.field(default_factory=list)
 
     def __bool__(self) -> bool:
         return self.is_for_placement or bool(self.changed_partitions)
@@ -190,6 +192,7 @@ def _apply(connection: sa.Connection, host: str, changes: Changes) -> None:
                 {**_without_parent(row), **times, **constant, "deployable_id": ids[row["parent"]]}
                 for row in rows])
     _change(connection, A, changes.changed_attributes)
+    partitioning.forget_wishes(connection, changes.replaced)
     partitioning.store_reported(connection, host, changes.new_partitions,
                                 changes.changed_partitions)
 

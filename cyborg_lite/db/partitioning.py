@@ -41,6 +41,9 @@ BUSY_STATES = states.HELD_STATES | {states.CLEANING}
 
 FAULT_LENGTH = 4000
 
+MODEL = "model"
+"""Names, beside what was reported, the model of the device; another one has no part in its wish."""
+
 GIVEN_UP = "given_up"
 """Marks, in a stored wish, what was wished for when the device went on with what it has."""
 
@@ -54,6 +57,7 @@ class Split:
     that it is done, and a report came since. asking: somebody asks it now. busy:
     handles by state, those alone that keep the device as it is. synced: Placement knows what our
     rows say of the host. withheld: why the device is reported no more, and may be split otherwise.
+    model: of the device that was reported, where that was kept.
     """
 
     id: int
@@ -75,6 +79,7 @@ class Split:
     busy: Mapping[str, int] = dataclasses.field(default_factory=dict)
     synced: bool = False
     withheld: str | None = None
+    model: str | None = None
 
     @property
     def is_as_wished(self) -> bool:
@@ -104,11 +109,13 @@ _SPLIT = sa.select(
 
 def _split(row: sa.Row[Any], busy: Mapping[str, int]) -> Split:
     is_given_up = row.fault_generation == row.answered_generation == row.wish_generation
+    reported = None if row.reported is None else json.loads(row.reported)
     return Split(
         id=row.id, device_uuid=row.device_uuid, hostname=row.hostname, address=row.address,
         driver=row.driver, reported_key=row.reported_key, wished_key=row.wished_key,
-        reported=None if row.reported is None else codec.decode(
-            messages.ReportedPartitioning, json.loads(row.reported)),
+        reported=None if reported is None else codec.decode(
+            messages.ReportedPartitioning, reported),
+        model=None if reported is None else reported.get(MODEL),
         wish=_wish(row.wish),
         given_up=[one for one in json.loads(row.wish) if GIVEN_UP in one]
         if row.wish and is_given_up else None,
@@ -351,6 +358,16 @@ def store_reported(connection: sa.Connection, hostname: str, new: Iterable[Mappi
         sa.update(P).where(P.c.id.in_(ids), CLOSED, P.c.due_at.is_(None),
                            sa.or_(P.c.fault_generation != P.c.wish_generation, IS_GIVEN_UP))
         .values(due_at=moment, fault=None, fault_generation=0, answered_generation=0))
+
+
+def forget_wishes(connection: sa.Connection, device_uuids: Collection[str]) -> None:
+    """Drop the wishes of devices in whose places others are; a late answer meets none of them."""
+    if device_uuids:
+        connection.execute(
+            sa.update(P).where(P.c.device_uuid.in_(sorted(device_uuids))).values(
+                wish=None, wished_key=None, wished_by=None, wished_at=None,
+                wish_generation=P.c.wish_generation + 1, answered_generation=0, fault=None,
+                fault_generation=0, due_at=None, lease_owner=None, updated_at=session.now()))
 
 
 def forget_hosts(connection: sa.Connection, hostnames: Collection[str]) -> None:

@@ -69,6 +69,14 @@ def live(reader: sysfs.Sysfs, address: str) -> list[str]:
     return found
 
 
+def is_another(function: sysfs.PciFunction, wish: messages.LayoutWish) -> str | None:
+    """Return why a layout is not for this card: it was wished for of another model; or None."""
+    if wish.model in (None, function.product):
+        return None
+    return (f"GPU {function.address} is another card ({function.product}) than the one that was to "
+            f"be split ({wish.model}); wish for a layout of its own")
+
+
 def device(function: sysfs.PciFunction, driver: str,
            deployables: list[messages.ReportedDeployable],
            partitioning: messages.ReportedPartitioning | None = None) -> messages.ReportedDevice:

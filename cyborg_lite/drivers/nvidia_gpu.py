@@ -73,7 +73,9 @@ class NvidiaGpuDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles,
         cards = nvidia_cards.carriers(physical, self._virtual)
         answers = nvml.ask(each.address for each in physical if nvml.is_held(each))
         records = self._records.all()
-        self._chosen = self._choices.all()
+        chosen = self._choices.all()
+        self._chosen = {each.address: chosen[each.address] for each in physical
+                        if each.address in chosen and chosen[each.address].is_for(each.product)}
         types = mdev_cards.Types(self.environment.sysfs)
         whole: list[sysfs.PciFunction] = []
         found: dict[str, messages.ReportedDevice] = {}
@@ -243,12 +245,21 @@ class NvidiaGpuDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles,
     def apply_layout(self, wish: messages.LayoutWish) -> None:
         """Offer so many vGPUs of the wished type from now on; none is made or removed for it."""
         address = wish.device_address
+        function = self.environment.sysfs.fresh().pci_function(address)
+        if function is None:
+            raise nvidia_vgpu_layouts.Fault(f"there is no GPU at {address}")
+        another = nvidia_cards.is_another(function, wish)
+        if another is not None:
+            raise nvidia_vgpu_layouts.Fault(another)
         answer = nvml.ask([address])[address]
         if answer.unknown is not None or not answer.sliced:
             raise nvidia_vgpu_layouts.Fault(answer.unknown or (
                 f"GPU {address} names no vGPU types that share it in time"))
-        choice = nvidia_vgpu_layouts.judged(address, answer.sliced, wish.partitions)
-        if self._choices.all().get(address) == choice:
+        choice = nvidia_vgpu_layouts.judged(
+            address, function.product, answer.sliced, wish.partitions)
+        known = self._choices.all().get(address)
+        if known is not None and known.is_for(choice.model) and (
+                known.name, known.count) == (choice.name, choice.count):
             return
         ours = {uuid: record for uuid, record in self._records.all().items()
                 if record.card == address}

@@ -209,7 +209,7 @@ class NvidiaMigDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles,
         """Split the card as wished; which vGPU types its partitions are for is kept in a file."""
         address = wish.device_address
         with self._splitting:
-            self._look_at_owner(address)
+            self._look_at_owner(wish)
             try:
                 card = self._card(address)
             except nvidia_mig_cards.Unknown as error:
@@ -223,8 +223,9 @@ class NvidiaMigDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles,
                 lambda: self._live(address)).apply(wanted, held=wish.held)
             self._choices.note(address, choices)
 
-    def _look_at_owner(self, address: str) -> None:
-        """Raise Fault for a card that is not this driver's: a guest's, another driver's, none."""
+    def _look_at_owner(self, wish: messages.LayoutWish) -> None:
+        """Raise Fault for a card that is not this driver's, or not the one that is meant."""
+        address = wish.device_address
         function = self.environment.sysfs.fresh().pci_function(address)
         if function is None or function.is_virtual or not nvidia_cards.is_gpu(function):
             raise nvidia_mig_work.Fault(f"there is no NVIDIA GPU at {address}")
@@ -235,6 +236,9 @@ class NvidiaMigDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles,
         reason = self._refusal(function)
         if reason is not None:
             raise nvidia_mig_work.Fault(f"GPU {address} is not this driver's: {reason}")
+        another = nvidia_cards.is_another(function, wish)
+        if another is not None:
+            raise nvidia_mig_work.Fault(another)
 
     def _card(self, address: str) -> nvidia_mig_cards.Card:
         try:

@@ -31,10 +31,18 @@ class Fault(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Choice:
-    """What was wished of a card: so many vGPUs of a type; none of any for an empty name."""
+    """What was wished of a card: so many vGPUs of a type; none of any for an empty name.
+
+    model: of the card; empty where that was not kept.
+    """
 
     name: str
     count: int
+    model: str = ""
+
+    def is_for(self, model: str) -> bool:
+        """Whether it was wished of such a card, and not of one that was in its place before."""
+        return self.model in ("", model)
 
 
 class Choices:
@@ -50,12 +58,12 @@ class Choices:
     def all(self) -> dict[str, Choice]:
         """Return the wish for each card that has one, by its address."""
         with _LOCK:
-            return {address: Choice(str(name), int(count))
-                    for address, (name, count) in self._load().items()}
+            return {address: Choice(str(name), int(count), *map(str, model))
+                    for address, (name, count, *model) in self._load().items()}
 
     def note(self, address: str, choice: Choice) -> None:
         """Remember what is wished from now on."""
-        wanted = [choice.name, choice.count]
+        wanted = [choice.name, choice.count, choice.model]
         with _LOCK:
             known = self._load()
             if known.get(address) != wanted and not self._read_only:
@@ -66,7 +74,7 @@ class Choices:
         return found if isinstance(found, dict) else {}
 
 
-def judged(address: str, types: Iterable[vgpu_layouts.VgpuType],
+def judged(address: str, model: str, types: Iterable[vgpu_layouts.VgpuType],
            partitions: Iterable[messages.PartitionCount]) -> Choice:
     """Return what a wish means; for time-sliced vGPUs a profile is a type. Raises Fault."""
     wish: dict[str, int] = {}
@@ -77,9 +85,9 @@ def judged(address: str, types: Iterable[vgpu_layouts.VgpuType],
     if verdict.layout is None:
         raise Fault(f"GPU {address}: {verdict.reason}")
     if not verdict.layout.counts:
-        return Choice("", 0)
+        return Choice("", 0, model)
     [count] = verdict.layout.counts
-    return Choice(count.profile, count.count)
+    return Choice(count.profile, count.count, model)
 
 
 def partitioning(types: Collection[vgpu_layouts.VgpuType],

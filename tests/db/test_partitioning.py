@@ -664,7 +664,8 @@ def test_an_agent_learns_that_nothing_may_go_while_a_handle_is_not_free(
     assert [one.held for one in free] == [False]
     assert partitioning.wishes_of(database, builders.HOST) == [messages.LayoutWish(
         device_address=split_cards.ADDRESS, driver="nvidia_mig_driver", generation=1, held=True,
-        partitions=[messages.PartitionCount(profile="1g.5gb", count=7, vgpu_type="A100-1-5C")])]
+        model=split_cards.A100, partitions=[
+            messages.PartitionCount(profile="1g.5gb", count=7, vgpu_type="A100-1-5C")])]
 
 
 def test_a_host_that_starts_without_wishes_asks_one_statement_more(

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import pathlib
+import re
 from collections.abc import Callable
 from collections.abc import Iterator
 
@@ -100,6 +102,23 @@ def test_a_card_offers_as_many_of_a_type_as_wished_also_after_a_start(machine: M
 
     assert wished == ([machine.type] * 2, {trait(machine.type): 2})
     assert (machine.shows(), machine.offers()) == wished
+
+
+def test_another_model_in_the_place_of_a_card_is_offered_as_if_nothing_was_wished(
+        machine: Machine) -> None:
+    before = len(machine.shows())
+    machine.apply(f"{machine.type}*2")
+    event = pathlib.Path(machine.kernel.root, "bus/pci/devices", CARD, "uevent")
+
+    event.write_text(re.sub("PCI_ID=.*", "PCI_ID=10DE:2335", event.read_text()))
+    other = machine.shows()
+    with pytest.raises(nvidia_vgpu_layouts.Fault, match=r"is another card \(2335\)"):
+        machine.driver.apply_layout(dataclasses.replace(
+            lab.wish(f"{machine.type}*2"), model="20b0"))
+    machine.driver.apply_layout(dataclasses.replace(lab.wish(f"{machine.type}*1"), model="2335"))
+
+    assert len(other) == before
+    assert machine.shows() == [machine.type]
 
 
 def test_a_wish_for_no_vgpus_offers_nothing_and_can_be_taken_back(machine: Machine) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -177,6 +178,18 @@ def test_a_wish_that_the_card_can_not_have_changes_nothing(
         there.apply(*parts)
 
     assert there.changes() == []
+
+
+def test_a_layout_that_was_wished_for_of_another_model_is_refused(host: Start) -> None:
+    there = host(lab.A100)
+
+    with pytest.raises(nvidia_mig_work.Fault, match=r"another card \(20b0\) .* split \(2335\)"):
+        there.driver.apply_layout(dataclasses.replace(lab.wish("3g.20gb"), model="2335"))
+    refused = there.changes()
+    there.driver.apply_layout(dataclasses.replace(lab.wish("3g.20gb"), model="20b0"))
+
+    assert refused == []
+    assert there.partitions() == [("3g.20gb", 4)]
 
 
 def test_a_partition_in_use_stays_and_the_layout_before_it_is_there_again(host: Start) -> None:
