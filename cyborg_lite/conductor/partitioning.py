@@ -38,8 +38,9 @@ LOOK_AFTER_S = 90
 agents look at their hardware."""
 
 
-AS_BEFORE = ("(What the device has is given out as before. To try again, set this layout again while "
-             "nobody has an attach handle of the device; to leave it so, the one that it has.)")
+AS_BEFORE = ("(What the device has is given out as before. To try again, set this layout again "
+             "while nobody has an attach handle of the device; to leave it so, the one that it "
+             "has.)")
 
 UNTIL_SET_AGAIN = ("(None of its attach handles is given out until a layout is applied: set this "
                    "one again, or the one that the device has.)")

@@ -23,6 +23,7 @@ V = models.devices
 N = models.hosts
 A = models.attributes
 M = models.migrations
+P = models.device_partitions
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +171,7 @@ def never_bound(database: session.Database, before: datetime.datetime,
 
 def silent_hosts(database: session.Database, hosts: Collection[str],
                  horizon: liveness.Horizon) -> list[SilentHost]:
-    """Of these hosts, those that are not up. Six statements, or one when all are up."""
+    """Of these hosts, those that are not up. Seven statements, or one when all are up."""
     state = liveness.host_state(horizon).label("state")
     with database.reading() as connection:
         rows = connection.execute(
@@ -191,6 +192,9 @@ def silent_hosts(database: session.Database, hosts: Collection[str],
             *connection.execute(
                 sa.select(V.c.hostname, sa.literal("device ") + V.c.address + " is disabled")
                 .where(V.c.hostname.in_(names), V.c.status != "enabled")),
+            *connection.execute(
+                sa.select(P.c.hostname, sa.literal("a layout was set for device ") + P.c.address)
+                .where(P.c.hostname.in_(names), P.c.wished_key.is_not(None))),
             *connection.execute(
                 sa.select(V.c.hostname, sa.literal("attribute ") + A.c.key)
                 .select_from(A.join(D, D.c.id == A.c.deployable_id)

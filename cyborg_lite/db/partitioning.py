@@ -371,9 +371,9 @@ def forget_wishes(connection: sa.Connection, device_uuids: Collection[str]) -> N
 
 
 def forget_hosts(connection: sa.Connection, hostnames: Collection[str]) -> None:
-    """Drop the wishes of those of these hosts that have no row any more.
+    """Drop what is known of the devices of those of these hosts that have no row any more.
 
-    A host that is only taken for gone keeps them: it may come back, and has lost its partitions.
+    A host for which a layout was set is not dropped while Nova knows it: what it had is made again.
     """
     connection.execute(sa.delete(P).where(
         P.c.hostname.in_(sorted(hostnames)), ~sa.exists().where(N.c.name == P.c.hostname)))

@@ -717,7 +717,7 @@ def test_a_host_that_is_purged_takes_its_wishes_along(database: session.Database
     assert databases.all_rows(database, models.device_partitions) == []
 
 
-def test_a_host_whose_rows_were_dropped_learns_its_layout_when_it_comes_back(
+def test_a_host_whose_rows_were_lost_learns_its_layout_when_it_comes_back(
         database: session.Database) -> None:
     a_host(database)
     wish(database, SEVEN_ID)

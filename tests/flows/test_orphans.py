@@ -17,6 +17,7 @@ from cyborg_lite.db import models
 from cyborg_lite.db import session
 from tests.fixtures import builders
 from tests.fixtures import orphanage
+from tests.fixtures import split_cards
 
 GONE = "arq_instance_gone"
 ELSEWHERE = "arq_instance_elsewhere"
@@ -571,6 +572,27 @@ def test_an_operators_wish_for_a_silent_host_is_not_lost(
 
     assert [record.state for record in one_host.orphans()] == ["kept"]
     assert len(one_host.rows_of(models.devices)) == 1
+
+
+@pytest.mark.parametrize("nova_knows_it", [True, False])
+def test_the_layout_that_was_set_for_a_silent_host_goes_when_nova_forgets_the_host(
+        one_host: orphanage.Orphanage, nova_knows_it: bool) -> None:
+    builders.store(one_host.database, split_cards.Agent([split_cards.Card()]).report())
+    one_host.conductor.endpoint.set_partitioning(split_cards.uuid_of(), "9x2", None, False)
+    one_host.sync()
+    one_host.silence(builders.HOST, 4000)
+    one_host.add_host("node2")
+    if not nova_knows_it:
+        one_host.nova.cloud.compute_hosts.remove(builders.HOST)
+
+    one_host.sweep()
+    one_host.pass_grace()
+    one_host.sweep()
+
+    record, = one_host.orphans(kind="host_gone")
+    assert record.state == ("kept" if nova_knows_it else "cleaned")
+    assert ("a layout was set for device 0000:41:00.0" in record.reason) == nova_knows_it
+    assert len(one_host.rows_of(models.device_partitions)) == nova_knows_it
 
 
 def test_a_host_with_allocations_stays(one_host: orphanage.Orphanage) -> None:
