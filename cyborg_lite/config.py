@@ -19,6 +19,7 @@ from oslo_policy import opts as policy_opts
 from oslo_reports import opts as report_opts
 
 PROJECT = "cyborg-lite"
+STATE_PATH = "/var/lib/cyborg-lite"
 
 DEFAULT_OPTIONS = (
     cfg.HostAddressOpt(
@@ -135,7 +136,7 @@ AGENT_OPTIONS = (
     cfg.StrOpt("sysfs_root", default="/sys", help="Where sysfs is mounted, or a recorded tree."),
     cfg.StrOpt("proc_root", default="/proc", help="Where procfs is mounted, or a recorded tree."),
     cfg.StrOpt("dev_root", default="/dev", help="Where device nodes are."),
-    cfg.StrOpt("state_path", default="/var/lib/cyborg-lite", help="Where the agent keeps state."),
+    cfg.StrOpt("state_path", default=STATE_PATH, help="Where the agent keeps state."),
     cfg.StrOpt("device_config_dir", mutable=True, default="/etc/cyborg-lite/devices.d",
                help="Directory of device files (*.yaml)."),
 )

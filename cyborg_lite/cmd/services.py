@@ -256,7 +256,10 @@ class Standalone:
     def start(self) -> None:
         from cyborg_lite.db import migrate
 
-        migrate.upgrade(self._conductor.database.engine)
+        try:
+            migrate.upgrade(self._conductor.database.engine)
+        except (migrate.NotInstalled, migrate.UnknownRevision) as error:
+            raise process.CannotStart(str(error)) from error
         for service in self._services:
             service.start()
         host, port = self._listener.getsockname()[:2]
@@ -289,8 +292,8 @@ class Standalone:
 
 def _build_standalone(conf: cfg.ConfigOpts) -> tuple[Callable[[], process.Service], int]:
     if not conf.database.connection:
-        folder = _state_folder(pathlib.Path(conf.agent.state_path))
-        conf.set_override("connection", f"sqlite:///{folder}/cyborg-lite.sqlite", "database")
+        conf.set_override("connection", f"sqlite:///{_state_folder(conf)}/cyborg-lite.sqlite",
+                          "database")
     for group, url in NEIGHBOURS.items():
         if conf[group].auth_type is None:
             conf.set_override("auth_type", "none", group)
@@ -301,29 +304,44 @@ def _build_standalone(conf: cfg.ConfigOpts) -> tuple[Callable[[], process.Servic
 
 def _standalone_defaults(conf: cfg.ConfigOpts) -> None:
     conf.set_default("auth_strategy", "noauth", "api")
+    conf.set_default("state_path", _usual_state_path(), "agent")
+
+
+def _usual_state_path() -> str:
+    """Where there is state unless the configuration says where: the user's own, if need be."""
+    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    for folder in (config.STATE_PATH, f"{home}/cyborg-lite"):
+        nearest = folder
+        while not os.path.exists(nearest):
+            nearest = os.path.dirname(nearest) or "."
+        if os.access(nearest, os.W_OK):
+            return folder
+    return config.STATE_PATH
+
+
+def _state_folder(conf: cfg.ConfigOpts) -> pathlib.Path:
+    """Return `[agent] state_path`, made if need be. Raises CannotStart."""
+    folder = pathlib.Path(conf.agent.state_path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise process.CannotStart(
+            f"[agent] state_path = {folder}: cannot write there. Name another folder, or set "
+            "[database] connection.")
+    return folder
 
 
 def _agent_conf(conf: cfg.ConfigOpts, path: str) -> cfg.ConfigOpts:
     arguments = _agent_arguments(conf, path)
-    config_check.check(arguments, AGENT)
-    return config.load(arguments, cfg.ConfigOpts(), program=AGENT)
+    config_check.check(arguments, AGENT, set_defaults=_standalone_defaults)
+    own = config.register(cfg.ConfigOpts())
+    _standalone_defaults(own)
+    return config.load(arguments, own, program=AGENT)
 
 
 def _agent_arguments(conf: cfg.ConfigOpts, path: str) -> list[str]:
     return [*(f"--config-file={name}" for name in conf.config_file or ()),
             *(f"--config-dir={name}" for name in conf.config_dir or ()), f"--config-file={path}"]
-
-
-def _state_folder(wanted: pathlib.Path) -> pathlib.Path:
-    """Return a folder that we may write: the configured one, else the user's own."""
-    home = pathlib.Path(os.environ.get("XDG_STATE_HOME") or pathlib.Path.home() / ".local/state")
-    for folder in (wanted, home / "cyborg-lite"):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            continue
-        if os.access(folder, os.W_OK):
-            return folder
-    raise process.CannotStart(
-        f"[agent] state_path = {wanted}: cannot write there. Name another folder, or set "
-        "[database] connection.")

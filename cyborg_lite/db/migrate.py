@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pathlib
+import site
 import sys
 import sysconfig
 
@@ -31,9 +32,11 @@ def scripts() -> pathlib.Path:
 
     Raises NotInstalled, naming the places.
     """
-    places = [pathlib.Path(__file__).resolve().parents[2] / "alembic"]
-    for prefix in dict.fromkeys((sysconfig.get_path("data"), sys.prefix)):
-        places.append(pathlib.Path(prefix) / "share" / "cyborg-lite" / "alembic")
+    top = pathlib.Path(__file__).resolve().parents[2]
+    # pip puts data of a wheel below the prefix, the folder of --target, or that of --user
+    prefixes = (top, sysconfig.get_path("data"), sys.prefix, site.getuserbase())
+    places = [top / "alembic", *(pathlib.Path(prefix) / "share" / "cyborg-lite" / "alembic"
+                                 for prefix in dict.fromkeys(map(str, prefixes)))]
     for place in places:
         if (place / "env.py").is_file() and (place / "versions").is_dir():
             return place
