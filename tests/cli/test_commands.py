@@ -23,6 +23,7 @@ import pytest
 from tests.cli import conftest
 from tests.fixtures import command_line
 from tests.fixtures import environments
+from tests.fixtures import json_handler
 
 MISSING = "11111111-1111-4111-8111-111111111111"
 OTHER = "22222222-2222-4222-8222-222222222222"
@@ -345,7 +346,7 @@ def test_a_version_that_the_user_chose_is_too_old_for_some_options(openstack, pr
     assert "etag" not in shown
 
 
-class OldService(http.server.BaseHTTPRequestHandler):
+class OldService(json_handler.JsonHandler):
     """A service of before 2.4, with no devices."""
 
     def do_GET(self) -> None:
@@ -354,21 +355,13 @@ class OldService(http.server.BaseHTTPRequestHandler):
         body: Any = {"versions": [entry]}
         if self.path == "/v2/devices":
             body = {"devices": []}
-        text = json.dumps(body).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        self.reply(200, body)
 
 
 @pytest.fixture
 def old_service() -> Iterator[str]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), OldService) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/v2"
         server.shutdown()

@@ -8,10 +8,11 @@ image that is asked for exists.
 from __future__ import annotations
 
 import http.server
-import json
 import re
 import threading
 from typing import Any
+
+from tests.fixtures import json_handler
 
 MICROVERSION = "2.100"
 _SERVER = re.compile(r"^/v2\.1/servers/([^/?]+)$")
@@ -107,26 +108,12 @@ class Neighbours:
 
 
 def _handler(api: Neighbours) -> type[http.server.BaseHTTPRequestHandler]:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(json_handler.JsonHandler):
         def do_GET(self) -> None:
-            self._answer(*api.get(self.path.partition("?")[0].rstrip("/")))
+            self.reply(*api.get(self.path.partition("?")[0].rstrip("/")))
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            self._answer(*api.post(self.path, headers, body))
-
-        def _answer(self, status: int, body: dict[str, Any]) -> None:
-            raw = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
-
-        def log_message(self, *args: Any) -> None:
-            """Say nothing: the record is what counts."""
+            self.reply(*api.post(self.path, headers, self.body()))
 
     return Handler
