@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads the MIG-capable cards of this machine through NVML and prints them as JSON. Reads only.
 
-A process of its own: the tests of drivers load a stand-in under the library's name.
+A process of its own: the tests of drivers load a stand-in under the library's name. It needs pynvml
+alone, so that a machine without the project's packages can be read, too:
+`python3 -m tests.gpu.reading > FILE` there, TESTS_GPU_READING=FILE for the tests elsewhere.
 """
 
 from __future__ import annotations
@@ -14,10 +16,14 @@ import traceback
 from collections.abc import Iterable
 from typing import Any
 
-from cyborg_lite.drivers import base
-from cyborg_lite.drivers import nvidia_mig
 from cyborg_lite.drivers import nvml_mig
 from cyborg_lite.drivers import sysfs
+
+try:
+    from cyborg_lite.drivers import base
+    from cyborg_lite.drivers import nvidia_mig
+except ImportError:
+    nvidia_mig = None  # type: ignore[assignment]
 
 Found = dict[str, Any]
 
@@ -41,7 +47,7 @@ def found(binding: Any, root: str = "/sys") -> Found:
 
     Beside that `room`, how many more of each profile NVML says there could be, None where it says
     nothing; and `reported`, whether the driver reports it, or why not, None where sysfs has no
-    such card. left_out: why other cards could not be read.
+    such card or the driver's packages are not there. left_out: why other cards could not be read.
     """
     try:
         binding.nvmlInit()
@@ -87,6 +93,8 @@ def _room(binding: Any, address: str, card: dict[str, Any]) -> dict[int, int] | 
 
 
 def _reported(root: str, addresses: Iterable[str]) -> dict[str, str]:
+    if nvidia_mig is None:
+        return {}
     with tempfile.TemporaryDirectory() as folder:
         driver = nvidia_mig.NvidiaMigDriver(base.Environment(
             sysfs.Sysfs(root), state_path=folder, checking=True))

@@ -241,11 +241,18 @@ def test_whatever_would_change_a_card_is_out_of_reach(host: Start) -> None:
     assert there.changes() == []
 
 
-def test_the_tests_of_real_cards_pass_on_a_played_machine(host: Start) -> None:
+def test_a_reading_of_a_machine_without_packages_is_judged_on_another(
+        host: Start, tmp_path: pathlib.Path) -> None:
     there = host("T4", H200, a_card(A100))
+    without = "import sys; sys.modules['oslo_privsep'] = None"
+    done = in_a_process(there, "-c", f"{without}; from tests.gpu import reading; reading.main()")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "reading").write_text(done.stdout, "utf-8")
 
-    done = in_a_process(there, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs",
-                        "tests/gpu/test_real_cards.py")
+    judged = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs",
+         "tests/gpu/test_real_cards.py"], check=False, text=True, capture_output=True, timeout=120,
+        env={**os.environ, "TESTS_GPU_READING": str(tmp_path / "reading")})
 
-    assert done.returncode == 0, done.stdout
-    assert "8 passed, 4 skipped" in done.stdout
+    assert judged.returncode == 0, judged.stdout
+    assert "8 passed, 4 skipped" in judged.stdout
