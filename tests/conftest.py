@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import signal
+import tempfile
 from collections.abc import Callable
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -16,6 +19,7 @@ from cyborg_lite.db import models
 from cyborg_lite.db import session
 from tests.fixtures import databases
 from tests.fixtures import servers
+from tests.fixtures import workers
 from tests.nvml import stand_in
 
 
@@ -31,10 +35,24 @@ hypothesis.settings.register_profile("steady", deadline=None, derandomize=True, 
 hypothesis.settings.load_profile("steady")
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> workers.FilesAndFolders:
+    return workers.FilesAndFolders(config, log)
+
+
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], pathlib.Path]:
-    """Make a folder for a server."""
-    return lambda name: tmp_path_factory.mktemp(name)
+def folder() -> Iterator[Callable[[str], pathlib.Path]]:
+    """Make a folder for a server, which may run as another user and is large.
+
+    Not below pytest's own folder, which each run that starts closes for other users.
+    """
+    numbers = itertools.count(1)
+    with tempfile.TemporaryDirectory(prefix="cyborg-lite-tests-",
+                                     ignore_cleanup_errors=True) as home:
+        def make(name: str) -> pathlib.Path:
+            path = pathlib.Path(home) / f"{name}-{next(numbers)}"
+            path.mkdir()
+            return path
+        yield make
 
 
 @pytest.fixture(scope="session")

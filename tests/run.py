@@ -26,7 +26,10 @@ SERVERS = {
 }
 """Debian package: any of these programs or files shows that it is installed."""
 
-ENVIRONMENTS = ("py3", "contract")
+ALONE = "py3"
+"""It takes every core itself."""
+
+SIDE_BY_SIDE = ("contract",)
 ONLY_IN_CI = ("vm",)
 """It downloads some hundred megabytes at its first run; elsewhere `tox -e vm` runs it."""
 
@@ -46,12 +49,17 @@ def main() -> int:
     except bootstrap.CannotPrepare as error:
         print(error, file=sys.stderr)
         return 1
-    arguments = ["--", *sys.argv[1:]] if sys.argv[1:] else []
-    everything = ENVIRONMENTS + (ONLY_IN_CI if in_ci else ())
-    environments = everything if not arguments else ("py3",)
-    progress.say(f"tox -e {','.join(environments)}")
-    return subprocess.run([python, "-m", "tox", "-e", ",".join(environments), *arguments],
-                          cwd=bootstrap.CHECKOUT).returncode
+    if sys.argv[1:]:
+        return _tox(python, progress, ALONE, "--", *sys.argv[1:])
+    beside = SIDE_BY_SIDE + (ONLY_IN_CI if in_ci else ())
+    return max(_tox(python, progress, ALONE),
+               _tox(python, progress, ",".join(beside), "--parallel", "all", "--parallel-live"))
+
+
+def _tox(python: str, progress: bootstrap.Progress, environments: str, *more: str) -> int:
+    progress.say(f"tox -e {environments}")
+    return abs(subprocess.run([python, "-m", "tox", "-e", environments, *more],
+                              cwd=bootstrap.CHECKOUT).returncode)
 
 
 def _any_of(programs: tuple[str, ...]) -> bool:

@@ -33,6 +33,7 @@ from tests.fixtures import builders
 from tests.fixtures import cloud as clouds
 from tests.fixtures import databases
 
+A_UUID = "6a0e1d2c-93f4-4b1e-8a57-0c6d2f1e9b38"
 OF_CLIENTS = {"project", "user", "instance", "arq", "uuid", "id", "path", "request", "profile"}
 
 
@@ -113,7 +114,7 @@ def requests_counted(method: str, route: str, status: str) -> float:
 
 @pytest.mark.parametrize(("method", "path", "labels"), [
     ("GET", "/v2/devices", ("GET", "/v2/devices", "2xx")),
-    ("GET", f"/v2/devices/{builders.new_uuid()}", ("GET", "/v2/devices/{uuid}", "4xx")),
+    ("GET", f"/v2/devices/{A_UUID}", ("GET", "/v2/devices/{uuid}", "4xx")),
     ("GET", "/v2/devices?colour=red", ("GET", "/v2/devices", "4xx")),
     ("GET", "/v2/secret/plans", ("GET", "other", "4xx")),
     ("BREW", "/v2/devices", ("other", "other", "4xx")),
