@@ -32,7 +32,7 @@ class Deployables(expose.Controller):
             "deployable", deployable, call.version,
             attributes_list=json.dumps([{key: value} for key, value in deployable.attributes]),
             links=[call.link(f"v2/deployables/{deployable.uuid}"),
-                   call.link(f"deployables/{deployable.uuid}", rel="bookmark")])
+                   call.link(f"v2/deployables/{deployable.uuid}", rel="bookmark")])
 
     @expose.expose("deployable:get_all", query={
         "filters.field": parameters.Repeated(parameters.OneOf("name")),
