@@ -167,11 +167,14 @@ class MessagingBus:
             return prepared.call(context, "dispatch", function=method, arguments=arguments)
         except oslo_messaging.MessagingTimeout as error:
             raise errors.Unavailable(
-                f"No answer from {topic} {server or ''} within {timeout_s:g} s") from error
+                f"{topic}{f' on {server}' if server else ''} gave no answer within "
+                f"{timeout_s:g} s; look whether it runs and is not overloaded.") from error
         except oslo_messaging.MessageDeliveryFailure as error:
             raise errors.Unavailable("The message broker does not answer.") from error
         except oslo_messaging.exceptions.MessageUndeliverable as error:
-            raise errors.Unavailable(f"Nobody serves {topic} {server or ''}".rstrip()) from error
+            raise errors.Unavailable(
+                f"Nobody serves {topic}{f' on {server}' if server else ''}; look whether it runs "
+                "and reaches the message broker.") from error
 
     def close(self) -> None:
         """Give up the connections to the broker; nothing can be called any more."""

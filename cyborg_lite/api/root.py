@@ -157,7 +157,7 @@ class VersionDocuments:
 
     def __call__(self, environ: dict[str, Any],
                  start_response: faults.StartResponse) -> Iterable[bytes]:
-        path = environ.get("PATH_INFO", "")
+        path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
         first, _, rest = path.lstrip("/").partition("/")
         if first and first != "v2":
             return faults.Fault(errors.NotFound(_nothing_at(path)))(environ, start_response)

@@ -25,7 +25,8 @@ _CRLF = b"\r\n"
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NO_TEXT = re.compile(rb"[\x00\r\n]")
 _ONCE = (b"Content-Length", b"Host", b"Transfer-Encoding")
-_ANSWERED_AS = {413: 431, 501: 400, 505: 400}
+_ANSWERED_AS = {413: (431, ""), 501: (400, "Transfer-Encoding can be chunked alone."),
+                505: (400, "HTTP/1.1 is spoken here.")}
 """cheroot's words that mean something else to a client: 413 is the body, 5xx our own fault."""
 
 
@@ -78,9 +79,9 @@ class Request(server.HTTPRequest):
     def simple_response(self, status: str, msg: str = "") -> None:
         """Answer what cheroot refuses by itself, in the application's form, and say goodbye."""
         code = int(status[:3])
-        code = _ANSWERED_AS.get(code, code)
+        code, reason = _ANSWERED_AS.get(code, (code, ""))
         phrase = http.HTTPStatus(code).phrase
-        headers, body = self.server.refusal(code, msg or phrase)
+        headers, body = self.server.refusal(code, reason or msg or phrase)
         lines = [f"{self.server.protocol} {code} {phrase}",
                  *(f"{name}: {value}" for name, value in headers
                    if name.lower() != "content-length"),

@@ -119,6 +119,15 @@ def test_an_error_that_nobody_expected_tells_nothing_of_itself(
     assert the_error(reply)["code"] == "accelerator.internal"
 
 
+@pytest.mark.parametrize("above", ["", "/v2"])
+def test_what_is_not_there_is_named_as_it_was_asked_for(
+        configure: Configure, client: rpc.ConductorClient, above: str) -> None:
+    reply = get(app.make_app(configure(), client), f"{above}/%C3%A9t%C3%A9", headers=ADMIN)
+
+    assert reply.status_int == 404
+    assert the_error(reply)["detail"].startswith(f"There is nothing at {above}/été;")
+
+
 def test_a_layer_that_breaks_is_500_with_all_headers() -> None:
     def broken(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         raise ZeroDivisionError("secret")
