@@ -18,17 +18,15 @@ from cyborg_lite import config
 from cyborg_lite import config_check
 from cyborg_lite import metrics
 from cyborg_lite import rpc
+from cyborg_lite.cmd import agents
 from cyborg_lite.cmd import measured
 from cyborg_lite.cmd import process
 from cyborg_lite.threads import oslo_messaging
 
 if TYPE_CHECKING:
-    from cyborg_lite.agent import figures
     from cyborg_lite.conductor import service
 
 LOG = logging.getLogger(__name__)
-
-AGENT = "cyborg-lite-agent"
 
 # What one program needs is imported where that program is built: an agent then holds neither
 # SQLAlchemy nor pecan in memory.
@@ -46,10 +44,10 @@ def conductor() -> None:
 
 def agent() -> None:
     """cyborg-lite-agent: the drivers of one compute host; with --check its pre-flight."""
-    program = process.Program(name=AGENT, build=_build_agent, cli_options=AGENT_OPTIONS)
+    program = process.Program(name=agents.PROGRAM, build=_build_agent, cli_options=agents.OPTIONS)
     # argparse takes the beginning of an option for the whole of it
     if any(word in ("--check", "--chec", "--che", "--ch") for word in sys.argv[1:]):
-        sys.exit(_check_host(program, sys.argv[1:]))
+        sys.exit(agents.check_host(program, sys.argv[1:]))
     process.main(program)
 
 
@@ -114,8 +112,33 @@ def _build_conductor(conf: cfg.ConfigOpts) -> tuple[Callable[[], process.Service
         raise process.CannotStart(
             "[database] connection is not set: say where the database is, such as "
             "mysql+pymysql://USER:PASSWORD@HOST/cyborg_lite")
+    _refuse_old_schema(conf)
     return measured.each(conf, [metrics.CONDUCTOR], "conductor_port", conf.conductor.workers,
                          lambda: _conductor(conf, _bus(conf)))
+
+
+def _refuse_old_schema(conf: cfg.ConfigOpts) -> None:
+    """Raise CannotStart before any worker is made: each would fail, again and again."""
+    from oslo_db import exception as db_exc
+
+    from cyborg_lite.db import migrate
+    from cyborg_lite.db import session
+
+    try:
+        database = session.from_conf(conf, lambda: None)
+        complaint = migrate.complaint(database.engine)
+        database.dispose()
+    except db_exc.DBError as error:
+        raise _away(error) from error
+    except migrate.NotInstalled as error:
+        raise process.CannotStart(str(error)) from error
+    if complaint:
+        raise process.CannotStart(complaint)
+
+
+def _away(error: Exception) -> process.CannotStart:
+    return process.CannotStart(
+        f"[database] connection: the database does not answer: {str(error).splitlines()[0]}")
 
 
 def _conductor(conf: cfg.ConfigOpts, bus: buses.LocalBus | buses.MessagingBus) -> service.Conductor:
@@ -126,89 +149,15 @@ def _conductor(conf: cfg.ConfigOpts, bus: buses.LocalBus | buses.MessagingBus) -
     try:
         return service.Conductor(conf, bus)
     except db_exc.DBError as error:
-        raise process.CannotStart(
-            f"[database] connection: the database does not answer: {error}") from error
+        raise _away(error) from error
 
 
 # --- agent ------------------------------------------------------------------------------------
 
 
-AGENT_OPTIONS = (
-    cfg.BoolOpt("check", default=False,
-                help="Show what this host would offer, what not and why, and what should be "
-                     "mended; then leave. No service is asked and nothing is written. Exit "
-                     "status 0 without problems, 1 with some, 2 for a bad configuration."),
-    cfg.StrOpt("format", default="table", choices=("table", "json"),
-               help="How --check shows it."),
-)
-
-
-def _check_host(program: process.Program, arguments: list[str]) -> int:
-    from cyborg_lite.agent import check
-    from cyborg_lite.agent import settings
-    from cyborg_lite.drivers import base
-
-    # what drivers log is said again by the result
-    logging.getLogger().addHandler(logging.NullHandler())
-    try:
-        conf = process.configure(program, arguments)
-        result = check.run(settings.read(conf))
-    except (process.CannotStart, base.ConfigurationError, cfg.Error) as error:
-        print(f"{program.name}: {error}", file=sys.stderr)
-        return check.BAD_CONFIGURATION
-    except SystemExit as ended:
-        # the command line was bad, which has been told, or --help
-        return check.BAD_CONFIGURATION if ended.code else check.CLEAR
-    print(check.as_json(result) if conf.format == "json" else check.as_table(result))
-    return result.status
-
-
-class Agent:
-    """The agent, which alone has its name on this machine."""
-
-    def __init__(self, conf: cfg.ConfigOpts, bus: buses.LocalBus | buses.MessagingBus) -> None:
-        from cyborg_lite.agent import claims
-        from cyborg_lite.agent import service
-        from cyborg_lite.drivers import base
-        from cyborg_lite.drivers import privileged
-
-        # root needs no helper, and a recorded tree none either
-        if os.geteuid() == 0 or os.path.realpath(conf.agent.sysfs_root) != "/sys":
-            privileged.run_here()
-        try:
-            self._name = claims.hold_name(conf.agent.state_path, conf.host)
-            self._agent = service.agent_from(conf, bus)
-        except (base.ConfigurationError, claims.NameInUse) as error:
-            raise process.CannotStart(str(error)) from error
-
-    @property
-    def host(self) -> str:
-        """The name it goes by."""
-        return self._agent.settings.host
-
-    def collectors(self) -> list[measured.Collector]:
-        from cyborg_lite.agent import figures
-
-        return [figures.Collector([self.state_now])]
-
-    def state_now(self) -> figures.State:
-        """What it knows of its host."""
-        return self._agent.state_now()
-
-    def start(self) -> None:
-        self._agent.start()
-
-    def stop(self) -> None:
-        self._agent.stop()
-        if self._name is not None:
-            self._name.close()
-
-    def reload(self) -> None:
-        self._agent.reload()
-
-
 def _build_agent(conf: cfg.ConfigOpts) -> tuple[Callable[[], process.Service], int]:
-    return measured.each(conf, [metrics.AGENT], "agent_port", 1, lambda: Agent(conf, _bus(conf)))
+    return measured.each(conf, [metrics.AGENT], "agent_port", 1,
+                         lambda: agents.Agent(conf, _bus(conf)))
 
 
 def _bus(conf: cfg.ConfigOpts) -> buses.MessagingBus:
@@ -243,7 +192,7 @@ class Standalone:
         self._listener = listener
         self._conductor = _conductor(conf, bus)
         self._agent_confs = [_agent_conf(conf, name) for name in conf.agent_config_file]
-        self._agents = [Agent(each, bus) for each in self._agent_confs or [conf]]
+        self._agents = [agents.Agent(each, bus) for each in self._agent_confs or [conf]]
         self._services: tuple[process.Service, ...] = (
             self._conductor, *self._agents, Api(conf, listener, bus))
 
@@ -278,7 +227,7 @@ class Standalone:
         for conf, path, agent in zip(self._agent_confs, self._conf.agent_config_file,
                                      self._agents, strict=False):
             try:
-                config_check.check(_agent_arguments(self._conf, path), AGENT)
+                config_check.check(_agent_arguments(self._conf, path), agents.PROGRAM)
             except cfg.Error as error:
                 LOG.error("The configuration of host %s was not read again, the old one stays. "
                           "%s: %s", agent.host, path, error)
@@ -336,10 +285,10 @@ def _state_folder(conf: cfg.ConfigOpts) -> pathlib.Path:
 
 def _agent_conf(conf: cfg.ConfigOpts, path: str) -> cfg.ConfigOpts:
     arguments = _agent_arguments(conf, path)
-    config_check.check(arguments, AGENT, set_defaults=_standalone_defaults)
+    config_check.check(arguments, agents.PROGRAM, set_defaults=_standalone_defaults)
     own = config.register(cfg.ConfigOpts())
     _standalone_defaults(own)
-    return config.load(arguments, own, program=AGENT)
+    return config.load(arguments, own, program=agents.PROGRAM)
 
 
 def _agent_arguments(conf: cfg.ConfigOpts, path: str) -> list[str]:
