@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 import math
 import string
 from collections.abc import Iterable
@@ -90,23 +91,35 @@ def width_of(boxes: Iterable[Box]) -> int:
                              for box in boxes for line in box.lines)])
 
 
-def picture(boxes: Iterable[Box], units: int, width: int = NARROWEST,
-            paper: Paper = Paper()) -> str:
+def letters_for(boxes: Iterable[Box]) -> dict[tuple[str, ...], str]:
+    """Return what stands for each kind of box on narrow paper."""
+    return dict(zip(dict.fromkeys(box.lines for box in boxes), string.ascii_lowercase,
+                    strict=False))
+
+
+def picture(boxes: Iterable[Box], units: int, width: int = NARROWEST, paper: Paper = Paper(),
+            letters: Mapping[tuple[str, ...], str] | None = None) -> str:
     """Draw the memory of a device, a number over each unit; what is free has dashed lines.
 
     width: of a unit at least, so that two pictures have one scale. On narrow paper boxes have
-    letters, and lines below tell what they stand for.
+    letters, and lines below tell what they stand for; letters: so that two pictures have one key.
+    Where even that has no room, there are words.
     """
     boxes = sorted(boxes)
     width = max(width, width_of(boxes))
-    key: list[str] = []
-    if paper.columns is not None and units * width + 1 > paper.columns:
-        letters = dict(zip(dict.fromkeys(box.lines for box in boxes), string.ascii_lowercase,
-                           strict=False))
-        boxes = [dataclasses.replace(box, lines=(letters.get(box.lines, "?"),)) for box in boxes]
-        key = [f"{letter}: {' '.join(lines)}" for lines, letter in letters.items()]
-        width = NARROWEST
-    return "\n".join([paper.drawn(_drawn(_without_gaps(boxes, units), units, width)), *key])
+    if paper.columns is None or units * width + 1 <= paper.columns:
+        return paper.drawn(_drawn(_without_gaps(boxes, units), units, width))
+    letters = letters_for(boxes) if letters is None else letters
+    for width in (NARROWEST, len(str(units - 1)) + 1):
+        if units * width + 1 <= paper.columns:
+            short = [dataclasses.replace(box, lines=(letters.get(box.lines, "?"),))
+                     for box in boxes]
+            key = [f"{letters.get(lines, '?')}: {' '.join(lines)}"
+                   for lines in dict.fromkeys(box.lines for box in boxes)]
+            return "\n".join([
+                paper.drawn(_drawn(_without_gaps(short, units), units, width)), *key])
+    return "\n".join(f"{_units(box.start, box.size)}: {' '.join(box.lines) or 'free'}"
+                     for box in _without_gaps(boxes, units))
 
 
 def _drawn(row: Sequence[Box], units: int, width: int) -> str:
@@ -116,9 +129,13 @@ def _drawn(row: Sequence[Box], units: int, width: int) -> str:
     edges = [("╌" if box.is_free else "─") * length
              for box, length in zip(row, inner, strict=True)]
     middle = ["│" + "│".join(
-        f"{' ' + box.lines[line] if line < len(box.lines) else '':<{length}}"
+        f"{_indented(box.lines[line], length) if line < len(box.lines) else '':<{length}}"
         for box, length in zip(row, inner, strict=True)) + "│" for line in range(height)]
     return "\n".join([f" {ruler}", f"┌{'┬'.join(edges)}┐", *middle, f"└{'┴'.join(edges)}┘"])
+
+
+def _indented(text: str, length: int) -> str:
+    return f" {text}" if len(text) < length else text
 
 
 def _without_gaps(boxes: Sequence[Box], units: int) -> list[Box]:
@@ -148,14 +165,20 @@ def _of_type(part: Mapping[str, Any]) -> str:
     return f" ({kind})" if kind and kind != part["profile"] else ""
 
 
-def step(one: Mapping[str, Any]) -> str:
-    """Write a step as `create 2g.10gb in 0-1`."""
-    place = one["placement"]
-    if place is None:
-        return f"{one['action']} {one['profile']}"
-    last = place["start"] + place["size"] - 1
-    units = str(last) if place["size"] == 1 else f"{place['start']}-{last}"
-    return f"{one['action']} {one['profile']} in {units}"
+def steps(plan: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Write steps as `create 2g.10gb in 0-1`, those without a place as `create 4 x A100-10C`."""
+    found = []
+    for what, alike in itertools.groupby(plan, lambda one: (
+            one["action"], one["profile"], one["placement"])):
+        action, profile, place = what
+        number = len(list(alike))
+        found.append(f"{action} {f'{number} x ' if number > 1 else ''}{profile}" + (
+            f" in {_units(place['start'], place['size'])}" if place else ""))
+    return found
+
+
+def _units(start: int, size: int) -> str:
+    return str(start) if size == 1 else f"{start}-{start + size - 1}"
 
 
 def counted(partitions: Iterable[Mapping[str, Any]]) -> collections.Counter[str]:
@@ -172,34 +195,36 @@ def counted(partitions: Iterable[Mapping[str, Any]]) -> collections.Counter[str]
 class Places(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
     """The partitions that exist: a picture of those with a place, a line for others.
 
-    units: of the whole device. width: of a unit at least.
+    units: of the whole device. width, letters: as for a picture.
     """
 
     def __init__(self, value: list[dict[str, Any]], units: int, width: int = NARROWEST,
-                 paper: Paper = Paper()) -> None:
+                 paper: Paper = Paper(),
+                 letters: Mapping[tuple[str, ...], str] | None = None) -> None:
         super().__init__(value)
-        self._units, self._width, self._paper = units, width, paper
+        self._units, self._width, self._paper, self._letters = units, width, paper, letters
 
     def human_readable(self) -> str:
         placed = [group for group in self._value if group["placements"]]
         lines = [layout([group]) for group in self._value if not group["placements"]]
         if self._units and (placed or not lines):
             lines.insert(0, picture(
-                boxes_of(placed), self._units, self._width, self._paper))
+                boxes_of(placed), self._units, self._width, self._paper, self._letters))
         return "\n".join(lines) or "none"
 
 
 class After(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
     """The partitions that there would be, as a picture."""
 
-    def __init__(self, boxes: Sequence[Box], units: int, width: int,
-                 paper: Paper = Paper()) -> None:
+    def __init__(self, boxes: Sequence[Box], units: int, width: int, paper: Paper,
+                 letters: Mapping[tuple[str, ...], str]) -> None:
         super().__init__([{"profile": box.lines[0], "start": box.start, "size": box.size}
                           for box in boxes])
-        self._boxes, self._units, self._width, self._paper = boxes, units, width, paper
+        self._boxes, self._units, self._width = boxes, units, width
+        self._paper, self._letters = paper, letters
 
     def human_readable(self) -> str:
-        return picture(self._boxes, self._units, self._width, self._paper)
+        return picture(self._boxes, self._units, self._width, self._paper, self._letters)
 
 
 class Layout(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
@@ -220,14 +245,14 @@ class Steps(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
     """What a split does, a line a step."""
 
     def human_readable(self) -> str:
-        return "\n".join(step(one) for one in self._value) or "none"
+        return "\n".join(steps(self._value)) or "none"
 
 
 class Profiles(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
     """What partitions there can be, a line a profile."""
 
     def human_readable(self) -> str:
-        return "\n".join(self._line(each) for each in self._value)
+        return "\n".join(self._line(each) for each in self._value) or "none"
 
     @staticmethod
     def _line(profile: Mapping[str, Any]) -> str:
@@ -235,7 +260,8 @@ class Profiles(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
         size = places[0]["size"] if places else 0
         where = (f", {size} unit{'s' if size > 1 else ''} from "
                  f"{', '.join(str(place['start']) for place in places)}" if places else "")
-        types = f"; {', '.join(profile['vgpu_types'])}" if profile["vgpu_types"] else ""
+        others = [name for name in profile["vgpu_types"] if name != profile["name"]]
+        types = f"; {', '.join(others)}" if others else ""
         return (f"{profile['name']}: {profile['memory_mib']} MiB, at most "
                 f"{profile['max_instances']}{where}{types}")
 
@@ -244,4 +270,5 @@ class Choice(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
     """How many layouts there are; which, is for a command of their own."""
 
     def human_readable(self) -> str:
-        return f"{len(self._value)} that are maximal; see `device partition list`"
+        return (f"{len(self._value)} that are maximal; see `device partition list`"
+                if self._value else "none")

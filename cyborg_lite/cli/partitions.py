@@ -162,9 +162,10 @@ class _Splits(commands.ShowOne):
         boxes = pictures.boxes_of(before["current"])
         after = pictures.boxes_after(boxes, plan)
         width = pictures.width_of([*boxes, *after])
+        letters = pictures.letters_for([*sorted(boxes), *after])
         return ((*names, "before", "after"),
-                (*values, pictures.Places(before["current"], units, width, paper(parsed)),
-                 pictures.After(after, units, width, paper(parsed))))
+                (*values, pictures.Places(before["current"], units, width, paper(parsed), letters),
+                 pictures.After(after, units, width, paper(parsed), letters)))
 
 
 class PlanPartitions(_Splits):

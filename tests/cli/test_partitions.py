@@ -110,8 +110,32 @@ def test_a_terminal_without_lines_or_with_few_columns_has_its_picture_too(openst
     assert "│ a │ a │       │ b             │" in narrow.out
     assert "a: 1g.5gb A100-1-5C " in narrow.out
     assert "b: 3g.20gb A100-3-20C " in narrow.out
-    assert "a: 2g.10gb A100-2-10C new" in planned.out
+    assert "c: 2g.10gb A100-2-10C new" in planned.out
     planned.out.encode("ascii")
+
+
+def test_two_pictures_of_few_columns_have_one_key(openstack):
+    planned = openstack("device partition plan", DEVICE, "--partition", "3g.20gb", "--partition",
+                        "2g.10gb=2", "--max-width", "60")
+
+    before, after = planned.out.split("after")
+    assert "│ a │ a │       │ b             │" in before
+    assert "│ c     │ c     │ b             │" in after
+    assert "a: 1g.5gb A100-1-5C" in before
+    assert "b: 3g.20gb A100-3-20C" in before
+    assert "b: 3g.20gb A100-3-20C" in after
+    assert "c: 2g.10gb A100-2-10C new" in after
+
+
+@pytest.mark.parametrize(("columns", "lines"), [
+    (40, ["│a│a│   │ b     │", "a: 1g.5gb A100-1-5C", "b: 3g.20gb A100-3-20C"]),
+    (30, ["0: 1g.5gb", "2-3: free", "4-7: 3g.20gb"])])
+def test_very_few_columns_have_small_pictures_or_words(openstack, columns, lines):
+    shown = openstack("device partition show", DEVICE, "--max-width", str(columns),
+                      "-c", "current")
+
+    assert [line for line in lines if line not in shown.out] == []
+    assert all(len(line) <= columns for line in shown.out.splitlines())
 
 
 def test_layouts_that_the_device_accepts_are_listed(openstack):

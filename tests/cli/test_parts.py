@@ -364,12 +364,20 @@ def test_layouts_steps_and_profiles_are_written_on_a_line_each():
     assert partition_pictures.Steps([
         {"action": "destroy", "profile": "1g.5gb", "placement": place(6, 1)},
         {"action": "create", "profile": "2g.10gb", "placement": place(0, 2)},
-        {"action": "create", "profile": "A100-4C", "placement": None}]).human_readable() == (
-            "destroy 1g.5gb in 6\ncreate 2g.10gb in 0-1\ncreate A100-4C")
+        {"action": "create", "profile": "A100-40C", "placement": None},
+        *[{"action": "create", "profile": "A100-4C", "placement": None}] * 3]).human_readable() == (
+            "destroy 1g.5gb in 6\ncreate 2g.10gb in 0-1\ncreate A100-40C\n"
+            "create 3 x A100-4C")
     assert partition_pictures.Profiles([{
         "name": "3g.20gb", "id": 9, "slices": 3, "memory_mib": 20096, "max_instances": 2,
         "placements": [place(0, 4), place(4, 4)], "vgpu_types": ["A100-3-20C"]}]
     ).human_readable() == "3g.20gb: 20096 MiB, at most 2, 4 units from 0, 4; A100-3-20C"
+    assert partition_pictures.Profiles([{
+        "name": "A100-4C", "id": 468, "slices": 0, "memory_mib": 4096, "max_instances": 10,
+        "placements": [], "vgpu_types": ["A100-4C"]}]
+    ).human_readable() == "A100-4C: 4096 MiB, at most 10"
+    assert partition_pictures.Profiles([]).human_readable() == "none"
+    assert partition_pictures.Choice([]).human_readable() == "none"
 
 
 @pytest.mark.parametrize(("text", "said"), [
