@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cyborg_lite import config
 from cyborg_lite.cmd import services
 from cyborg_lite.db import migrate
 
@@ -54,14 +55,17 @@ def test_migrations_are_found_where_pip_install_user_puts_them(
 
 
 @pytest.mark.parametrize(("writable", "expected"), [
-    (("/var/lib", "HOME"), "/var/lib/cyborg-lite"), (("HOME",), "HOME/state/cyborg-lite"),
-    ((), "/var/lib/cyborg-lite")])
+    (("var", "home"), "var/cyborg-lite"), (("home",), "home/state/cyborg-lite"),
+    ((), "var/cyborg-lite")])
 def test_standalone_keeps_its_state_where_its_user_may(
         writable: tuple[str, ...], expected: str, tmp_path: pathlib.Path,
         monkeypatch: pytest.MonkeyPatch) -> None:
-    home = str(tmp_path)
-    monkeypatch.setenv("XDG_STATE_HOME", f"{home}/state")
-    places = {each.replace("HOME", home) for each in writable}
+    # whether this machine has /var/lib/cyborg-lite must not matter
+    monkeypatch.setattr(config, "STATE_PATH", f"{tmp_path}/var/cyborg-lite")
+    monkeypatch.setenv("XDG_STATE_HOME", f"{tmp_path}/home/state")
+    for each in ("var", "home"):
+        (tmp_path / each).mkdir()
+    places = {f"{tmp_path}/{each}" for each in writable}
     monkeypatch.setattr(os, "access", lambda path, _: str(path) in places)
 
-    assert services._usual_state_path() == expected.replace("HOME", home)
+    assert services._usual_state_path() == f"{tmp_path}/{expected}"
