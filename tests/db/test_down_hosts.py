@@ -27,6 +27,8 @@ from tests.fixtures import builders
 from tests.fixtures import databases
 
 AGENT = heartbeats.service_uuid(builders.HOST)
+AT_MOST_S = 5
+"""What it costs is counted in statements; this sees only one that reads row by row."""
 
 
 def silent_for(database: session.Database, seconds: float, host: str = builders.HOST) -> None:
@@ -228,7 +230,7 @@ def test_deletes_of_a_dead_host_cost_the_same_however_many_handles_wait(
         began = time.monotonic()
         with databases.counted(database) as seen:
             arqs.delete_of_instance(database, instance)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < AT_MOST_S
 
         costs[waiting] = len(seen)
         assert arqs.list_arqs(database, messages.ArqQuery(instance_uuid=instance)) == []

@@ -16,6 +16,9 @@ from tests.fixtures import nova_calls
 from tests.fixtures import nova_moves
 from tests.fixtures.nova_records import Server
 
+WAITS_FOR_NOBODY_S = 10
+"""Far below the patience with an agent, far above what a busy machine needs."""
+
 PROFILES = ("plain", "vgpu", "disk", "both")
 CREATE = ["GET profile", "POST", "PATCH", "GET instance"]
 
@@ -170,7 +173,7 @@ def test_a_dead_host_delays_neither_a_delete_nor_an_evacuation(
     took_s = time.monotonic() - began
 
     assert len(statements) <= 10
-    assert took_s < 1
+    assert took_s < WAITS_FOR_NOBODY_S
     if operation == "evacuate":
         assert played.evacuate(server, "node2")
     else:

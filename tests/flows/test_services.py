@@ -29,6 +29,9 @@ from tests.fixtures import cloud as clouds
 from tests.fixtures import databases
 from tests.fixtures import placement as placement_fixture
 
+WAITS_FOR_NOBODY_S = 10
+"""Far below the patience with an agent, far above what a busy machine needs."""
+
 HEADERS = {"X-User-Id": "nova", "X-Project-Id": "service", "X-Roles": "admin",
            "X-Service-Roles": "service", "Content-Type": "application/json",
            "OpenStack-API-Version": "accelerator 2.10"}
@@ -169,7 +172,7 @@ def test_a_dead_host_refuses_binds_at_once_and_lets_everything_else_go_on(
     assert "Host node1 is down: its agent was last heard of at" in refusal.text
     assert "accelerator.bind-failed" in refusal.text
     assert delete.status_int == 204
-    assert took_s < 1
+    assert took_s < WAITS_FOR_NOBODY_S
     [event] = [row for row in databases.all_rows(database, models.events)
                if row["status"] == "failed"]
     assert event is not None
