@@ -39,9 +39,11 @@ def main() -> None:
         print(f"{NAME}: {error}", file=sys.stderr)
     except errors.Error as error:
         print(f"{NAME}: {error.detail}", file=sys.stderr)
-    except (db_exc.DBError, sa.exc.SQLAlchemyError, migrate.NotInstalled,
-            migrate.UnknownRevision) as error:
+    except (migrate.NotInstalled, migrate.UnknownRevision) as error:
         print(f"{NAME}: {error}", file=sys.stderr)
+    except (db_exc.DBError, sa.exc.SQLAlchemyError) as error:
+        # the statement is nothing that an operator could mend
+        print(f"{NAME}: {str(error).splitlines()[0]}", file=sys.stderr)
     sys.exit(1)
 
 
@@ -55,6 +57,10 @@ def _run(arguments: list[str]) -> int:
             "[database] connection is not set. Name the configuration file that has it with "
             "--config-file.")
     database = session.from_conf(conf, lambda: None)
+    if getattr(conf.command, "db_command", None) not in ("upgrade", "version"):
+        complaint = migrate.complaint(database.engine)
+        if complaint:
+            raise process.CannotStart(complaint)
     status: int = conf.command.run(conf, database)
     return status
 
@@ -76,7 +82,7 @@ def _add_commands(commands: Any) -> None:
                       "empty, and of orphans that were cleaned")
     purge_parser.add_argument("--older-than", type=_days, default=_days("30"), metavar="DAYS",
                               help="silent, or cleaned, for more days than this (default 30)")
-    purge_parser.add_argument("--max-rows", type=int, default=1000,
+    purge_parser.add_argument("--max-rows", type=_rows, default=1000,
                               help="delete at most so many (default 1000)")
     purge_parser.add_argument("--dry-run", action="store_true", help="only print them")
     purge_parser.set_defaults(run=_purge)
@@ -98,6 +104,12 @@ def _days(text: str) -> datetime.timedelta:
     if days <= datetime.timedelta():
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of days above 0")
     return days
+
+
+def _rows(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows")
+    return int(text)
 
 
 def _upgrade(conf: cfg.ConfigOpts, database: session.Database) -> int:
@@ -130,8 +142,6 @@ def _purge(conf: cfg.ConfigOpts, database: session.Database) -> int:
 
 
 def _check(conf: cfg.ConfigOpts, database: session.Database) -> int:
-    if migrate.version(database.engine) is None:
-        raise process.CannotStart("The database is empty; run: cyborg-lite-manage db upgrade")
     options = conf.conductor
     findings = checks.find(database, checks.Limits(
         bind_s=STUCK_FACTOR * options.bind_timeout,

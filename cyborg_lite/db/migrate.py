@@ -79,6 +79,25 @@ def head() -> str | None:
     return alembic.script.ScriptDirectory.from_config(_configuration()).get_current_head()
 
 
+def complaint(engine: sa.Engine) -> str | None:
+    """Say why this release can't work with the schema as it is; None when it can.
+
+    That another release has brought it further is no reason: migrations only add.
+    """
+    known = alembic.script.ScriptDirectory.from_config(_configuration())
+    found, newest = version(engine), known.get_current_head()
+    if found == newest:
+        return None
+    if found is None:
+        return "The database is empty; run: cyborg-lite-manage db upgrade"
+    try:
+        known.get_revision(found)
+    except alembic.util.CommandError:
+        return None
+    return (f"The schema is at {found}, this release needs {newest}; run: cyborg-lite-manage db "
+            "upgrade")
+
+
 def _configuration() -> alembic.config.Config:
     configuration = alembic.config.Config()
     configuration.set_main_option("script_location", str(scripts()).replace("%", "%%"))

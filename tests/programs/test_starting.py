@@ -29,8 +29,9 @@ def run(tmp_path: pathlib.Path) -> Run:
     def run_program(name: str, configuration: str, *arguments: str
                     ) -> subprocess.CompletedProcess[str]:
         path = tmp_path / "test.conf"
-        path.write_text(f"{configuration}\n[database]\nconnection = "
-                        f"sqlite:///{tmp_path}/test.sqlite\n")
+        # a folder of its own first, so that what a test says counts
+        path.write_text(f"[agent]\nstate_path = {tmp_path}/own\n{configuration}\n[database]\n"
+                        f"connection = sqlite:///{tmp_path}/test.sqlite\n")
         return processes.run([processes.console_script(name), "--config-file", path, *arguments],
                              within_s=PATIENCE_S)
     return run_program
@@ -72,7 +73,7 @@ def test_a_bad_option_stops_the_start_with_one_line_that_names_it(
 
 
 def test_a_secret_that_is_wrong_is_not_printed(run: Run) -> None:
-    done = run("cyborg-lite-conductor", "[DEFAULT]\ntransport_url = hare://me:geheim@there")
+    done = run("cyborg-lite-agent", "[DEFAULT]\ntransport_url = hare://me:geheim@there")
 
     assert done.returncode == 1
     assert "[DEFAULT] transport_url" in done.stderr
