@@ -54,8 +54,9 @@ def is_whole(there: lab.Lab) -> bool:
 SMALL_OLD, SMALL_NEW = ("2g.12gb", "1g.6gb"), ("1g.6gb*3",)
 
 
-@pytest.mark.parametrize("code", ["19", "4", "999!"])
-@pytest.mark.parametrize("start", [SMALL_OLD, ()], ids=["split before", "never split"])
+@pytest.mark.parametrize(("start", "code"), [
+    (SMALL_OLD, "19"), (SMALL_OLD, "4"), (SMALL_OLD, "3"), (SMALL_OLD, "999!"), ((), "19"),
+    ((), "4"), ((), "999!")], ids=str)
 def test_whichever_call_fails_once_the_old_layout_or_the_wish_is_there(
         host: Start, code: str, start: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     there = host(lab.A30)
