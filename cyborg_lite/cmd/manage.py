@@ -7,6 +7,7 @@ import argparse
 import datetime
 import sys
 from typing import Any
+from typing import NoReturn
 
 import sqlalchemy as sa
 from oslo_config import cfg
@@ -23,6 +24,12 @@ from cyborg_lite.db import purge
 from cyborg_lite.db import session
 
 NAME = "cyborg-lite-manage"
+
+NO_IMPORT = (
+    "This release imports nothing from the database of OpenStack Cyborg. Store the device profiles "
+    "with openstack accelerator device profile list --long -f json, make them again here, and move "
+    "host by host: servers get new accelerator requests. The page \"For users of Cyborg\" has the "
+    "steps.")
 
 STUCK_FACTOR = 2
 """Something counts as stuck after so many times the interval in which it should have been done."""
@@ -52,6 +59,8 @@ def _run(arguments: list[str]) -> int:
     conf = process.configure(
         process.Program(name=NAME, build=_nothing_to_serve, cli_options=(command,)), arguments)
     config.set_up_logging(conf)
+    if conf.command.run is _import_cyborg:
+        _import_cyborg()
     if not conf.database.connection:
         raise process.CannotStart(
             "[database] connection is not set. Name the configuration file that has it with "
@@ -94,6 +103,12 @@ def _add_commands(commands: Any) -> None:
     sweep_parser.set_defaults(run=sweeping.run)
     commands.add_parser("check", help="look for rows that contradict the invariants; repairs "
                                       "nothing").set_defaults(run=_check)
+    commands.add_parser("import-cyborg", help="not in this release; says what to do instead"
+                        ).set_defaults(run=_import_cyborg)
+
+
+def _import_cyborg() -> NoReturn:
+    raise process.CannotStart(NO_IMPORT)
 
 
 def _days(text: str) -> datetime.timedelta:

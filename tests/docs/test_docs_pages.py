@@ -175,7 +175,7 @@ def manage_parser() -> argparse.ArgumentParser:
 
 
 @pytest.mark.parametrize("command", sorted(set(re.findall(
-    r"cyborg-lite-manage ((?:db )?[a-z]+(?: --[a-z-]+)*)", " ".join(everything().split())))))
+    r"cyborg-lite-manage ((?:db )?[a-z-]+(?: --[a-z-]+)*)", " ".join(everything().split())))))
 def test_a_command_of_manage_that_is_named_exists(command: str) -> None:
     assert manage_parser().parse_args(shlex.split(command)).run
 

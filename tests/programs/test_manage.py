@@ -187,3 +187,13 @@ def test_purge_says_what_is_wrong_with_its_rows(run: Run, rows: str) -> None:
 
     assert done.returncode == 2
     assert f"{rows!r} is not a number of rows" in done.stderr
+
+
+def test_an_import_from_cyborg_says_what_to_do_instead() -> None:
+    done = processes.run([processes.console_script("cyborg-lite-manage"), "--config-file",
+                          "/dev/null", "import-cyborg"], within_s=60)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("cyborg-lite-manage: This release imports nothing from ")
+    assert "device profile list" in done.stderr
+    assert done.stderr.count("\n") == 1
