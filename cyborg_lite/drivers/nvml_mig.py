@@ -37,6 +37,9 @@ _OLDEST_PROFILES = 5
 
 _NO_PROFILE = 0xFFFFFFFF
 
+_NO_VGPU_SOFTWARE = (NOT_SUPPORTED, LIBRARY_NOT_FOUND, FUNCTION_NOT_FOUND, 22)
+"""What NVML says of vGPU types where there are none; the last: not while the card has ECC."""
+
 
 class Refused(Exception):
     """NVML answered with an error; `code` is its nvmlReturn_t."""
@@ -292,7 +295,12 @@ def _compute_instances(ask: _Asking, instance: Any, profile: Any) -> list[Any]:
 
 
 def _types(ask: _Asking, card: Any) -> list[list[Any]] | None:
-    numbers = _or_none(ask, "nvmlDeviceGetSupportedVgpus", card)
+    try:
+        numbers = ask("nvmlDeviceGetSupportedVgpus", card)
+    except Refused as error:
+        if error.code in _NO_VGPU_SOFTWARE:
+            return None
+        raise
     if not numbers:
         return None
     found = []
