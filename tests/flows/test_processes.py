@@ -11,6 +11,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import pathlib
+import signal
 import sys
 import threading
 import time
@@ -196,6 +197,40 @@ def test_a_conductor_killed_at_any_step_of_a_bind_leaves_nothing_undone(world: W
     assert world.handles()[states.IN_USE] == len(finished)
     assert states.RESERVED not in world.handles()
     assert world.broken_invariants() == []
+
+
+class SlowHost(Host):
+    """Prepares when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.go_on = threading.Event(), threading.Event()
+
+    @buses.exposed
+    def prepare(self, tasks: list[messages.HandleTask]) -> list[messages.HandleResult]:
+        self.asked.set()
+        assert self.go_on.wait(PATIENCE_S)
+        return super().prepare(tasks)
+
+
+def test_a_conductor_that_is_told_to_stop_finishes_the_bind_in_hand(world: World) -> None:
+    host = SlowHost()
+    world.at_end.callback(world.bus.serve(rpc.AGENT_TOPIC, builders.HOST, host))
+    builders.store(world.database, builders.a_report(prepares=True, cleans=True))
+    conductor = world.start()
+    [request] = builders.bind_requests(builders.new_arqs(world.database))
+    world.client().bind_arqs([request])
+    assert host.asked.wait(PATIENCE_S)
+
+    conductor.signal(signal.SIGTERM)
+    conductor.wait_until(lambda: "finishing the work in hand" in conductor.log.read_text(),
+                         PATIENCE_S)
+    host.go_on.set()
+
+    assert conductor.wait_until_ended(PATIENCE_S) == 0
+    assert arqs.get(world.database, request.arq_uuid, None).state == states.BOUND
+    assert (request.instance_uuid, request.arq_uuid, "completed") in world.nova.taken()
+    assert databases.all_rows(world.database, models.events) == []
 
 
 PRIVATE = {"mariadb": (servers.private_mariadb, servers.MARIADB),
