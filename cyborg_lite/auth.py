@@ -250,6 +250,11 @@ def policy_enforcer() -> policy.Enforcer:
     return Enforcer(conf).oslo
 
 
+def _is_of_a_project(caller: Caller) -> bool:
+    others = (caller.credentials.get("system_scope"), caller.credentials.get("domain_id"))
+    return caller.project_id is not None and not any(others)
+
+
 class Enforcer:
     """The rules, with what the operator's policy file changed."""
 
@@ -269,7 +274,8 @@ class Enforcer:
         if not self.oslo.authorize(rule, target, caller.credentials):
             raise errors.Forbidden(
                 f"Policy does not allow {rule} to be performed with the roles "
-                f"{', '.join(sorted(caller.roles))[:200] or '(none)'}.")
+                f"{', '.join(sorted(caller.roles))[:200] or '(none)'}"
+                f"{'' if _is_of_a_project(caller) else ' and a token that is not of a project'}.")
 
     def is_admin(self, credentials: dict[str, Any]) -> bool:
         """Say whether rule admin_api holds."""

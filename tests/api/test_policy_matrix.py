@@ -127,6 +127,7 @@ def test_a_token_for_the_system_is_refused_even_with_the_role_admin(
                 scope=("OpenStack-System-Scope", "all"))
 
     assert is_refused(reply)
+    assert reply.json["errors"][0]["detail"].endswith("and a token that is not of a project.")
 
 
 @pytest.mark.parametrize("rule", auth.RULES, ids=lambda rule: rule.name)
