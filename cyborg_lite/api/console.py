@@ -70,7 +70,7 @@ def content_security_policy(keystone: str) -> str:
     return "; ".join((
         "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self'",
         f"connect-src {asked}", "base-uri 'none'", "form-action 'none'",
-        "frame-ancestors 'none'", "require-trusted-types-for 'script'"))
+        "frame-ancestors 'none'", "require-trusted-types-for 'script'", "trusted-types 'none'"))
 
 
 def files(conf: cfg.ConfigOpts) -> dict[str, File]:
@@ -93,7 +93,8 @@ class Console:
             ("Cache-Control", "no-cache"),
             ("Content-Security-Policy", content_security_policy(keystone_url(conf))),
             ("X-Content-Type-Options", "nosniff"), ("X-Frame-Options", "DENY"),
-            ("Referrer-Policy", "no-referrer"), ("Cross-Origin-Opener-Policy", "same-origin")]
+            ("Referrer-Policy", "no-referrer"), ("Cross-Origin-Opener-Policy", "same-origin"),
+            ("Cross-Origin-Resource-Policy", "same-origin")]
 
     def __call__(self, environ: dict[str, Any],
                  start_response: faults.StartResponse) -> Iterable[bytes]:

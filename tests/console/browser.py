@@ -26,7 +26,7 @@ from tests.fixtures import servers
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 PICTURES = CHECKOUT / ".test-artifacts" / "console"
-"""Where the screenshots of the last run are; git ignores it."""
+"""Where screenshots are when CYBORG_LITE_PICTURES is set; git ignores it."""
 
 WITHIN_S = 20
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -67,11 +67,19 @@ class Browser:
     def quit(self) -> None:
         self.driver.quit()
 
-    def open(self, url: str) -> None:
-        """Show an address of the console, with nothing remembered from before."""
+    def open(self, url: str, session: str | None = None) -> None:
+        """Show an address of the console, with nothing remembered from before but a session."""
         self.driver.get(url.partition("#")[0].rstrip("/") + "/icon.svg")
-        self.script("sessionStorage.clear()")
+        self.script("sessionStorage.clear(); if (arguments[0])"
+                    " sessionStorage.setItem('accelerator-console', arguments[0]);", session)
         self.driver.get(url)
+
+    def look(self, url: str) -> str:
+        """Load an address as if for the first time; returns what its view says."""
+        self.driver.get("about:blank")
+        self.driver.get(url)
+        self.one("main:not([aria-busy]) h1")
+        return self.text()
 
     # --- looking ------------------------------------------------------------------------------
 
@@ -96,15 +104,25 @@ class Browser:
         found: Element = self.until(lambda: next(iter(self.all(selector)), None), selector)
         return found
 
+    def attribute(self, selector: str, name: str) -> str:
+        """An attribute of the first such element, once it is there; read at one blow."""
+        found: str = self.until(lambda: self.script(
+            "return document.querySelector(arguments[0])?.getAttribute(arguments[1])",
+            selector, name), f"{name} of {selector}")
+        return found
+
     def text(self, selector: str = "body") -> str:
-        return " ".join(str(self.driver.find_element("css selector", selector).text).split())
+        """What is to be read there; nothing where there is no such element."""
+        return " ".join(str(self.script(
+            "return document.querySelector(arguments[0])?.innerText ?? ''", selector)).split())
 
     def sees(self, words: str, selector: str = "body") -> str:
         """Wait until words are to be read there; returns all that is."""
-        found: str = self.until(
-            lambda: self.text(selector) if words in self.text(selector) else None,
-            f"{words!r} in {selector}")
-        return found
+        def found() -> str | None:
+            text = self.text(selector)
+            return text if words in text else None
+        seen: str = self.until(found, f"{words!r} in {selector}")
+        return seen
 
     def hears(self, words: str) -> None:
         """Wait until a screen reader is told so."""
@@ -121,6 +139,11 @@ class Browser:
             f"(async (...given) => {{ {text} }})(...arguments).then(done, (e) => done(String(e)));",
             *arguments)
 
+    def has_keyboard(self, selector: str) -> bool:
+        """Whether the keyboard is there."""
+        return bool(self.script(
+            "return document.activeElement.matches(arguments[0])", selector))
+
     def focused(self) -> Element:
         found: Element = self.driver.switch_to.active_element
         return found
@@ -132,13 +155,32 @@ class Browser:
                 and "Failed to load resource: the server responded" not in entry["message"]]
 
     def picture(self, name: str) -> None:
-        """Keep how the whole page looks now."""
+        """Keep how the whole page looks now, for whoever asked for pictures."""
+        if not os.environ.get("CYBORG_LITE_PICTURES"):
+            return
         PICTURES.mkdir(parents=True, exist_ok=True)
         layout = self.driver.execute_cdp_cmd("Page.getLayoutMetrics", {})
         with self._as_large_as(layout["cssLayoutViewport"]["clientWidth"],
                                max(int(layout["cssContentSize"]["height"]), 400)):
             shot = self.driver.execute_cdp_cmd("Page.captureScreenshot", {})
         (PICTURES / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
+
+    @contextlib.contextmanager
+    def before_each_page(self, source: str) -> Iterator[None]:
+        """Run a script before those of every page that is opened meanwhile."""
+        script = self.driver.execute_cdp_cmd(
+            "Page.addScriptToEvaluateOnNewDocument", {"source": source})
+        try:
+            yield
+        finally:
+            self.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+
+    @contextlib.contextmanager
+    def in_a_hurry(self) -> Iterator[None]:
+        """With pages whose timers go fifty times as fast; what they wait for does not change."""
+        with self.before_each_page("const real = setTimeout;"
+                                   "setTimeout = (act, ms) => real(act, ms / 50);"):
+            yield
 
     @contextlib.contextmanager
     def in_the_dark(self) -> Iterator[None]:
@@ -184,6 +226,6 @@ class Browser:
         """Press Tab until the element has the keyboard."""
         for _ in range(at_most):
             self.press(Keys.TAB)
-            if self.script("return document.activeElement.matches(arguments[0])", selector):
+            if self.has_keyboard(selector):
                 return self.focused()
         raise AssertionError(f"Tab does not lead to {selector}")

@@ -69,8 +69,7 @@ class Scene:
     def populate(self, project: str = PROJECT) -> None:
         """Report the hosts, bind two sets of ARQs of a migration, leave others unbound."""
         for host in (self.node1, self.node2, self.store):
-            self.placement.make_compute_node(host.name)
-            host.start(self.cloud.bus, self.cloud.client)
+            self.start(host)
         ask = self.cloud.client
         ask.create_device_profile(messages.DeviceProfile(
             uuid=builders.new_uuid(), name="slice",
@@ -78,6 +77,11 @@ class Scene:
         self.arqs = self._bound(project, None)
         self.moving = self._bound(project, self.migration)
         self.waiting = ask.create_arqs("slice", "another project")
+
+    def start(self, host: played_gpus.Host) -> None:
+        """Have one of the hosts report."""
+        self.placement.make_compute_node(host.name)
+        host.start(self.cloud.bus, self.cloud.client)
 
     def _bound(self, project: str, migration: str | None) -> list[messages.Arq]:
         ask = self.cloud.client
@@ -89,9 +93,10 @@ class Scene:
         return arqs
 
     def device(self, address: str) -> str:
-        """The uuid of a card."""
+        """The uuid of a card of these hosts."""
+        names = {host.name for host in (self.node1, self.node2, self.store)}
         return next(one.uuid for one in self.cloud.client.list_devices(messages.DeviceQuery())
-                    if one.pci_address == address)
+                    if one.pci_address == address and one.hostname in names)
 
 
 def behind_a_prefix(application: faults.Application) -> faults.Application:

@@ -41,6 +41,11 @@ if (new Set(ids).size !== ids.length) faults.push('an id twice');
 for (const name of ['for', 'aria-labelledby', 'aria-describedby'])
   for (const node of document.querySelectorAll(`[${name}]`))
     if (!document.getElementById(node.getAttribute(name))) say(`${name} leads nowhere`, node);
+const landmarks = all('section, nav, [role=search]').map((node) => `${node.tagName} ${
+  node.getAttribute('aria-label') ?? document.getElementById(
+    node.getAttribute('aria-labelledby'))?.textContent}`);
+for (const node of all('[role=region]')) landmarks.push(`SECTION ${node.ariaLabel}`);
+if (new Set(landmarks).size !== landmarks.length) faults.push(`twice: ${landmarks.join()}`);
 let level = 0;
 for (const node of all('h1, h2, h3, h4')) {
   const own = Number(node.tagName[1]);

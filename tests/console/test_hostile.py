@@ -1,111 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """What hosts, operators and proxies may do to the page: markup, long words, answers that are none.
 
-Each test has a service of its own, which asks nobody who he is. Placement is the one that there is:
-a process has no more.
+The service asks nobody who he is; each test has hosts of its own in it. Placement is the one that
+there is: a process has no more.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import pathlib
-import threading
 import urllib.request
-from collections.abc import Iterable
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from cyborg_lite import buses
 from cyborg_lite import messages
-from cyborg_lite import rpc
-from cyborg_lite.api import app
-from cyborg_lite.api import faults
-from cyborg_lite.wsgi import server
 from tests.console import browser as browsers
 from tests.console import conftest
+from tests.console import proxies
 from tests.console import scene as scenes
 from tests.fixtures import builders
-from tests.fixtures import cloud as clouds
 
 MARKUP = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 LONG = "w" * 255
 HOST = "h" + "o" * 61 + "st"
+OUR_DEVICES = f"devices?hostname={HOST}"
 
 TOO_WIDE = """
 return [...document.querySelectorAll('main *')].filter((node) =>
   node.getBoundingClientRect().right > innerWidth && !node.closest('.out-of-sight, thead'))
   .map((node) => node.outerHTML.slice(0, 80));
 """
-
-
-class Proxy:
-    """An application between browser and service, which answers by itself while it is told to."""
-
-    def __init__(self, application: faults.Application) -> None:
-        self._application = application
-        self.answer: tuple[str, bytes] | None = None
-        self.asked: list[str] = []
-        self.may_answer = threading.Event()
-        self.may_answer.set()
-
-    def await_questions(self, browser: browsers.Browser, number: int) -> None:
-        """Wait until the page has asked so many more; it asks when it has drawn the answer."""
-        wanted = len(self.asked) + number
-        browser.until(lambda: len(self.asked) >= wanted, f"{number} more questions")
-
-    def __call__(self, environ: dict[str, Any],
-                 start_response: faults.StartResponse) -> Iterable[bytes]:
-        if not environ["PATH_INFO"].startswith("/v2"):
-            return self._application(environ, start_response)
-        self.asked.append(environ["PATH_INFO"] + "?" + environ["QUERY_STRING"])
-        self.may_answer.wait(browsers.WITHIN_S)
-        if self.answer is None:
-            return self._application(environ, start_response)
-        status, body = self.answer
-        start_response(status, [("Content-Type", "text/html"),
-                                ("Content-Length", str(len(body)))])
-        return [body]
-
-
-@pytest.fixture
-def scene(tmp_path: pathlib.Path, world: conftest.World) -> Iterator[scenes.Scene]:
-    """A service that knows no host yet, and has other ones than the session's."""
-    placement = world.scene.placement
-    hosts = f"a-{tmp_path.name}", f"b-{tmp_path.name}", f"c-{tmp_path.name}"
-    conf = clouds.configuration(
-        tmp_path, f"sqlite:///{tmp_path}/console.sqlite", placement=placement.url,
-        more=f"{scenes.PLACEMENT.format(placement.url)}{scenes.SILENT}")
-    with (clouds.running(conf, buses.LocalBus()) as cloud,
-          scenes.http(conf, cloud, server.listen("127.0.0.1", 0)) as url):
-        yield scenes.Scene(url, cloud, placement, hosts)
-
-
-@pytest.fixture
-def proxy(scene: scenes.Scene) -> Iterator[tuple[Proxy, str]]:
-    """A proxy before that service, and the address of its console."""
-    listener = server.listen("127.0.0.1", 0)
-    between = Proxy(app.make_app(scene.cloud.conf, rpc.ConductorClient(scene.cloud.bus, 30)))
-    serving = server.Server(listener, between, threads=8)
-    with contextlib.ExitStack() as stack:
-        serving.start()
-        stack.callback(serving.stop)
-        stack.callback(between.may_answer.set)
-        yield between, f"http://127.0.0.1:{listener.getsockname()[1]}/console/"
-
-
-def start(scene: scenes.Scene, host: Any) -> None:
-    scene.placement.make_compute_node(host.name)
-    host.start(scene.cloud.bus, scene.cloud.client)
-
-
-def look(browser: browsers.Browser, url: str) -> str:
-    browser.driver.get("about:blank")
-    browser.driver.get(url)
-    browser.one("main:not([aria-busy]) h1")
-    return browser.text()
 
 
 def test_what_hosts_and_operators_write_stays_text_and_fits_a_narrow_screen(
@@ -125,13 +49,13 @@ def test_what_hosts_and_operators_write_stays_text_and_fits_a_narrow_screen(
     for one in devices:
         ask.set_device_status(one.uuid, "maintaining", f"{MARKUP}{LONG}"[:255])
 
-    told = {path: look(browser, f"{scene.url}/console/#/{path}") for path in (
-        "hosts", "devices", "arqs", *(f"devices/{one.uuid}" for one in devices))}
+    told = {path: browser.look(f"{scene.url}/console/#/{path}") for path in (
+        "hosts", OUR_DEVICES, "arqs", *(f"devices/{one.uuid}" for one in devices))}
 
-    assert MARKUP in told["devices"]
-    assert "function" not in told["devices"]
+    assert MARKUP in told[OUR_DEVICES]
+    assert "function" not in told[OUR_DEVICES]
     for path in told:
-        look(browser, f"{scene.url}/console/#/{path}")
+        browser.look(f"{scene.url}/console/#/{path}")
         assert browser.all("main img, main script") == []
         assert "owned" not in browser.driver.title or MARKUP in browser.driver.title
         with browser.narrow(320):
@@ -139,10 +63,10 @@ def test_what_hosts_and_operators_write_stays_text_and_fits_a_narrow_screen(
 
 
 def test_a_page_that_is_asked_for_twice_comes_once(
-        browser: browsers.Browser, scene: scenes.Scene, proxy: tuple[Proxy, str]) -> None:
-    start(scene, scene.store)
+        browser: browsers.Browser, scene: scenes.Scene, proxy: tuple[proxies.Proxy, str]) -> None:
+    scene.start(scene.store)
     between, url = proxy
-    look(browser, f"{url}#/devices")
+    browser.look(f"{url}#/devices?hostname={scene.store.name}")
     between.may_answer.clear()
 
     browser.script("const more = document.querySelector('.foot button');"
@@ -156,15 +80,16 @@ def test_a_page_that_is_asked_for_twice_comes_once(
 
 @pytest.mark.parametrize("status", ["502 Bad Gateway", "504 Gateway Timeout"])
 def test_a_proxy_whose_service_is_away_is_waited_for_while_a_layout_is_applied(
-        browser: browsers.Browser, scene: scenes.Scene, proxy: tuple[Proxy, str],
+        browser: browsers.Browser, scene: scenes.Scene, proxy: tuple[proxies.Proxy, str],
         status: str) -> None:
-    start(scene, scene.node2)
+    scene.start(scene.node2)
     between, url = proxy
     uuid = scene.device(scenes.H100)
     scene.node2.may_split.clear()
     try:
         scene.cloud.client.set_partitioning(uuid, "19x7", None, False)
-        look(browser, f"{url}#/devices/{uuid}")
+        with browser.in_a_hurry():
+            browser.look(f"{url}#/devices/{uuid}")
         browser.sees("0 of 7 partitions are there")
 
         between.answer = status, b"<h1>oh</h1>"
@@ -179,14 +104,15 @@ def test_a_proxy_whose_service_is_away_is_waited_for_while_a_layout_is_applied(
 
 
 def test_what_does_not_change_while_a_layout_is_applied_is_not_drawn_again(
-        browser: browsers.Browser, scene: scenes.Scene, proxy: tuple[Proxy, str]) -> None:
-    start(scene, scene.node2)
+        browser: browsers.Browser, scene: scenes.Scene, proxy: tuple[proxies.Proxy, str]) -> None:
+    scene.start(scene.node2)
     between, url = proxy
     uuid = scene.device(scenes.H100)
     scene.node2.may_split.clear()
     try:
         scene.cloud.client.set_partitioning(uuid, "19x7", None, False)
-        look(browser, f"{url}#/devices/{uuid}")
+        with browser.in_a_hurry():
+            browser.look(f"{url}#/devices/{uuid}")
         browser.sees("0 of 7 partitions are there")
         # one answer from here on: what is waited for may change meanwhile
         address = f"{url.removesuffix('/console/')}/v2/devices/{uuid}/partitioning"
@@ -207,12 +133,13 @@ def test_what_does_not_change_while_a_layout_is_applied_is_not_drawn_again(
 
 def test_the_keyboard_stays_where_it_is_when_a_layout_has_been_applied(
         browser: browsers.Browser, scene: scenes.Scene) -> None:
-    start(scene, scene.node2)
+    scene.start(scene.node2)
     uuid = scene.device(scenes.H100)
     scene.node2.may_split.clear()
     try:
         scene.cloud.client.set_partitioning(uuid, "19x7", None, False)
-        look(browser, f"{scene.url}/console/#/devices/{uuid}")
+        with browser.in_a_hurry():
+            browser.look(f"{scene.url}/console/#/devices/{uuid}")
         browser.tab_to(".layout input")
         browser.press(browsers.Keys.ARROW_DOWN)
         chosen = browser.focused().get_attribute("value")
@@ -227,38 +154,56 @@ def test_the_keyboard_stays_where_it_is_when_a_layout_has_been_applied(
 
 @pytest.mark.parametrize("body", [b"<h1>Please sign in to the network</h1>", b'{"services": [{"id'])
 def test_an_answer_that_is_none_is_said_to_be_none(
-        browser: browsers.Browser, proxy: tuple[Proxy, str], body: bytes) -> None:
+        browser: browsers.Browser, proxy: tuple[proxies.Proxy, str], body: bytes) -> None:
     between, url = proxy
     between.answer = "200 OK", body
 
-    look(browser, f"{url}#/hosts")
+    browser.look(f"{url}#/hosts")
 
     browser.sees("The service can't be reached", "[role=alert]")
 
 
 def test_a_service_that_never_answers_is_not_waited_for_without_end(
-        browser: browsers.Browser, proxy: tuple[Proxy, str]) -> None:
+        browser: browsers.Browser, proxy: tuple[proxies.Proxy, str]) -> None:
     between, url = proxy
     between.may_answer.clear()
-    sooner = browser.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {
-        "source": "const real = AbortSignal.timeout.bind(AbortSignal);"
-                  "AbortSignal.timeout = (ms) => real(ms / 1000);"})
-    try:
-        look(browser, f"{url}#/hosts")
+    with browser.before_each_page("const real = AbortSignal.timeout.bind(AbortSignal);"
+                                  "AbortSignal.timeout = (ms) => real(ms / 1000);"):
+        browser.look(f"{url}#/hosts")
 
         browser.sees("The service can't be reached", "[role=alert]")
-    finally:
-        browser.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", sooner)
 
 
 def test_an_older_service_behind_the_page_is_said_to_be_the_reason(
-        browser: browsers.Browser, proxy: tuple[Proxy, str]) -> None:
+        browser: browsers.Browser, proxy: tuple[proxies.Proxy, str]) -> None:
     between, url = proxy
     between.answer = "406 Not Acceptable", b'{"error_message": {"faultstring": "2.0 to 2.7"}}'
 
-    look(browser, f"{url}#/hosts")
+    browser.look(f"{url}#/hosts")
 
     browser.sees("The service speaks another version than this page 2.0 to 2.7", "[role=alert]")
+
+
+@pytest.mark.parametrize(("start", "size"), [(0, 10**9), (10**9, 1), (-4, 2), (0, 200)])
+def test_a_host_that_reports_places_no_card_has_stops_nobody_s_browser(
+        browser: browsers.Browser, world: conftest.World, start: int, size: int) -> None:
+    if not browser.driver.current_url.startswith(world.url):
+        browser.look(world.url)
+    places = [{"start": start + index, "size": size} for index in range(40)]
+    profiles = [{"name": f"{number}g", "placements": places} for number in range(8)]
+
+    found = browser.in_page(
+        "const pictures = await import('./pictures.js');"
+        "const places = await import('./places.js');"
+        "const [profiles, wished, current] = given;"
+        "const blocks = places.existing(current);"
+        "const drawn = pictures.layout(profiles, wished, () => 'tone-0');"
+        "return [blocks, drawn.querySelectorAll('rect').length];",
+        profiles, [{"profile": f"{number}g", "count": 7} for number in range(8)],
+        [{"profile": "0g", "count": 1, "placements": [{"start": start, "size": size}]}])
+
+    assert found[0] is None or size == 200
+    assert found[1] == 56
 
 
 @pytest.mark.parametrize(("wished", "current", "missing"), [
@@ -270,7 +215,8 @@ def test_an_older_service_behind_the_page_is_said_to_be_the_reason(
 def test_a_wish_that_names_no_type_is_met_by_every_type(
         browser: browsers.Browser, world: conftest.World, wished: list[Any], current: list[Any],
         missing: int) -> None:
-    look(browser, world.url)
+    if not browser.driver.current_url.startswith(world.url):
+        browser.look(world.url)
 
     found = browser.in_page(
         "const { without } = await import('./places.js'); return without(...given);",

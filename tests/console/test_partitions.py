@@ -46,12 +46,12 @@ def is_seen(browser: browsers.Browser) -> bool:
 
 
 def state(browser: browsers.Browser) -> str:
-    return str(browser.one(".state").get_attribute("data-state"))
+    return browser.attribute(".state", "data-state")
 
 
 def pictured(browser: browsers.Browser, title: str) -> str:
     """What the picture of that title says."""
-    return str(browser.one(f"svg[aria-label^='{title}:']").get_attribute("aria-label"))
+    return browser.attribute(f"svg[aria-label^='{title}:']", "aria-label")
 
 
 @pytest.fixture
@@ -170,10 +170,12 @@ def test_a_device_without_partitions_says_so(visit: conftest.Visit, world: conft
 
 
 def test_a_layout_is_looked_at_set_and_watched_with_the_keyboard_alone(
-        visit: conftest.Visit, world: conftest.World, node1: Any) -> None:
+        visit: conftest.Visit, browser: browsers.Browser, world: conftest.World,
+        node1: Any) -> None:
     uuid = world.scene.device(scene.A100)
     node1.may_split.clear()
-    browser = visit(f"devices/{uuid}")
+    with browser.in_a_hurry():
+        visit(f"devices/{uuid}")
     assert pictured(browser, "Now") == (
         "Now: 2g.10gb at units 0 to 1, 1g.5gb at unit 2, 3g.20gb at units 4 to 7, nothing at "
         "unit 3.")
@@ -198,7 +200,7 @@ def test_a_layout_is_looked_at_set_and_watched_with_the_keyboard_alone(
     browser.hears("The wish is stored and is being applied")
     browser.until(lambda: state(browser) == "applying", "applying")
     assert "2 of 4 partitions are there" in browser.text(".now")
-    assert browser.one("progress").get_attribute("value") == "2"
+    assert browser.attribute("progress", "value") == "2"
     assert pictured(browser, "Wished").count("2g.10gb") == 3
     browser.picture("applying")
     node1.may_split.set()
@@ -214,8 +216,9 @@ def test_a_layout_is_looked_at_set_and_watched_with_the_keyboard_alone(
 
 
 def test_the_vgpu_type_of_a_partition_is_chosen_too(
-        visit: conftest.Visit, world: conftest.World) -> None:
-    browser = visit(f"devices/{world.scene.device(scene.RTX)}")
+        visit: conftest.Visit, browser: browsers.Browser, world: conftest.World) -> None:
+    with browser.in_a_hurry():
+        visit(f"devices/{world.scene.device(scene.RTX)}")
     layout = next(key for key, name in cards(browser).items()
                   if name.startswith("4\xa0\xd7\xa01g.24gb+gfx;"))
 
@@ -232,9 +235,11 @@ def test_the_vgpu_type_of_a_partition_is_chosen_too(
 
 
 def test_what_the_host_could_not_do_is_shown_in_its_words(
-        visit: conftest.Visit, world: conftest.World, node1: Any) -> None:
+        visit: conftest.Visit, browser: browsers.Browser, world: conftest.World,
+        node1: Any) -> None:
     node1.fault = "GPU instance 3: insufficient resources"
-    browser = visit(f"devices/{world.scene.device(scene.A100)}")
+    with browser.in_a_hurry():
+        visit(f"devices/{world.scene.device(scene.A100)}")
 
     choose(browser, "0")
     browser.tab_to(".actions .main")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.console import browser as browsers
 from tests.console import conftest
 from tests.console import scene
@@ -45,15 +47,38 @@ def test_hosts_are_filtered_by_name_and_state(visit: conftest.Visit) -> None:
     browser.sees("There is no such host.")
 
 
+def test_lists_come_in_the_order_that_people_look_in(
+        visit: conftest.Visit, world: conftest.World) -> None:
+    browser = visit("devices")
+    hosts = [line.split()[1] for line in rows(browser)]
+    assert hosts == sorted(hosts)
+
+    browser = visit("arqs")
+
+    newest = {arq.uuid for arq in world.scene.waiting}
+    assert {line.split()[0] for line in rows(browser, "Accelerator requests")[:2]} == newest
+
+
+def test_the_names_of_hosts_are_offered_to_whoever_filters_by_them(visit: conftest.Visit) -> None:
+    browser = visit("devices")
+
+    browser.tab_to("input[name=hostname]")
+
+    browser.until(lambda: browser.script(
+        "return [...document.activeElement.list.options].map((one) => one.value).join()")
+        == "node1,node2,store-3", "the names")
+
+
 def test_the_way_back_leads_through_the_views_and_never_past_the_sign_in(
         visit: conftest.Visit) -> None:
-    browser = visit("hosts")
+    browser = visit("hosts", revocable=True)
     browser.one("tbody a").click()
     browser.sees("Devices of node1", "h1")
+    assert browser.script("return document.activeElement.tagName") == "H1"
 
     browser.driver.back()
     browser.sees("Hosts", "h1")
-    assert browser.script("return document.activeElement.tagName") == "H1"
+    assert browser.text(":focus") == "node1"
     browser.driver.forward()
     browser.sees("Devices of node1", "h1")
 
@@ -142,6 +167,27 @@ def test_what_is_not_there_is_told_in_the_words_of_the_service(visit: conftest.V
     assert "Request req-" in said
 
 
+@pytest.mark.parametrize("user", ["member", "reader"])
+def test_who_may_see_requests_alone_is_led_to_them_and_to_nothing_else(
+        visit: conftest.Visit, user: str) -> None:
+    browser = visit("", user, "demo")
+
+    browser.sees("Accelerator requests", "h1")
+    assert browser.text("nav") == "Requests"
+    assert browser.all("[role=alert]") == []
+    assert len(rows(browser, "Accelerator requests")) == 4
+    browser.tab_to("input[name=hostname]")
+    browser.press("node2", Keys.ENTER)
+    browser.hears("There is no such accelerator request.")
+
+
+def test_a_manager_is_led_to_hosts_and_may_go_everywhere(visit: conftest.Visit) -> None:
+    browser = visit("", "manager", "demo")
+
+    browser.sees("Hosts", "h1")
+    assert browser.text("nav") == "Hosts Devices Requests"
+
+
 def test_a_member_sees_the_requests_of_the_project_and_nothing_else(
         visit: conftest.Visit, world: conftest.World) -> None:
     for path, rule in (("hosts", "service:get_all"), ("devices", "device:get_all"),
@@ -180,7 +226,9 @@ def test_requests_are_filtered_by_instance_state_and_host(
     browser = visit("arqs?hostname=node2")
     browser.sees("There is no such accelerator request.")
     browser = visit("arqs?instance=nonsense")
-    assert "nonsense" in browser.sees("The service answered 400", "[role=alert]")
+    assert "nonsense" in browser.sees(
+        "The service can't make sense of this", "[role=alert]")
+    assert browser.one("input[name=instance]").get_attribute("value") == "nonsense"
 
 
 def test_the_page_works_below_the_prefix_of_a_proxy(

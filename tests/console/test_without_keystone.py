@@ -59,7 +59,7 @@ def test_a_service_that_goes_away_is_said_to_be_away(
     browser.one(".head button").click()
 
     browser.sees("The service can't be reached", "[role=alert]")
-    assert all("ERR_CONNECTION_REFUSED" in line for line in browser.complaints())
+    assert [line for line in browser.complaints() if "ERR_CONNECTION_REFUSED" not in line] == []
 
 
 def test_a_service_that_is_restarted_while_a_layout_is_applied_is_waited_for(
@@ -69,7 +69,8 @@ def test_a_service_that_is_restarted_while_a_layout_is_applied_is_waited_for(
     try:
         world.scene.cloud.client.set_partitioning(uuid, "19x7", None, False)
         with serve("", 0) as url:
-            browser.open(f"{url}#/devices/{uuid}")
+            with browser.in_a_hurry():
+                browser.open(f"{url}#/devices/{uuid}")
             browser.sees("0 of 7 partitions are there")
         browser.sees("The service can't be reached", ".partitions [role=alert]")
         port = int(url.split(":")[2].partition("/")[0])
@@ -80,4 +81,4 @@ def test_a_service_that_is_restarted_while_a_layout_is_applied_is_waited_for(
             browser.hears("Applied: 7\xa0\xd7\xa01g.10gb")
     finally:
         world.scene.node2.may_split.set()
-    assert all("ERR_CONNECTION_REFUSED" in line for line in browser.complaints())
+    assert [line for line in browser.complaints() if "ERR_CONNECTION_REFUSED" not in line] == []

@@ -75,6 +75,7 @@ def test_a_file_says_what_it_is(ask: Ask, name: str, kind: str) -> None:
     assert reply.headers["X-Content-Type-Options"] == "nosniff"
     assert reply.headers["Referrer-Policy"] == "no-referrer"
     assert reply.headers["Cache-Control"] == "no-cache"
+    assert reply.headers["Cross-Origin-Resource-Policy"] == "same-origin"
 
 
 @pytest.mark.parametrize("path", [
@@ -121,6 +122,7 @@ def test_the_page_may_ask_this_service_and_keystone_alone(ask: Ask) -> None:
     assert found["script-src"] == found["style-src"] == "'self'"
     assert found["connect-src"] == "'self' https://k.example.org:5000"
     assert found["frame-ancestors"] == found["base-uri"] == found["form-action"] == "'none'"
+    assert (found["require-trusted-types-for"], found["trusted-types"]) == ("'script'", "'none'")
     assert "unsafe" not in str(found)
 
 
@@ -179,6 +181,13 @@ def test_modules_import_what_is_there() -> None:
     for name, text in known.items():
         for wanted in re.findall(r"from \"\./([\w-]+\.js)\"", text):
             assert wanted in known, f"{name} imports {wanted}"
+
+
+def test_modules_are_asked_for_at_once_and_not_one_after_the_other() -> None:
+    (page,) = sources(".html").values()
+
+    assert set(re.findall(r'rel="modulepreload" href="([\w-]+\.js)"', page)) == {
+        *sources(".js")} - {"main.js"}
 
 
 def test_text_never_becomes_markup_or_code() -> None:

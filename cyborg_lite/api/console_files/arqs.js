@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The view of accelerator requests: those that the service shows to whoever asks.
 
-import { badge, choice, el, field, moment } from "./dom.js";
-import { filters, listed } from "./listing.js";
+import { badge, choice, el, field, moment, refresh } from "./dom.js";
+import { filters, listed, typed, typedHost } from "./listing.js";
 
 export const title = "Accelerator requests";
 
@@ -27,8 +27,12 @@ function set(arq) {
 
 export async function show({ service, query, signal, again }) {
   const wanted = Object.fromEntries(FILTERS.map((key) => [key, query.get(key)]));
+  const isNarrowed = Object.values(wanted).some(Boolean);
   const list = await listed({
-    caption: title, one: "accelerator request", empty: "There is no such accelerator request.",
+    caption: title, one: "accelerator request",
+    empty: isNarrowed ? "There is no such accelerator request."
+      : "There are no accelerator requests. Nova makes them for servers whose flavor has a device"
+        + " profile.",
     columns: [
       ["Request", (one) => one.uuid, "code"],
       ["State", (one) => badge(one.state, MARKS[one.state] ?? "quiet")],
@@ -36,16 +40,14 @@ export async function show({ service, query, signal, again }) {
       ["Instance", (one) => one.instance_uuid && [el("code", {}, one.instance_uuid), set(one)]],
       ["Host and handle", (one) => one.hostname && [one.hostname, handle(one)]],
       ["Changed", (one) => moment(one.updated_at ?? one.created_at)]],
-    first: () => service.list(
-      "accelerator_requests", "arqs", { sets: "all", ...wanted }, signal) });
-  const input = (key, size) => el("input", { name: key, value: query.get(key) ?? "", size,
-    autocomplete: "off", spellcheck: "false" });
+    first: (more) => service.list("accelerator_requests", "arqs",
+      { sets: "all", sort: "created_at:desc", ...wanted, ...more }, signal) });
   return [
-    el("div", { class: "head" }, el("h1", { tabindex: "-1" }, title),
-      el("button", { type: "button", onclick: again }, "Refresh")),
-    filters("/arqs", [field("Instance", input("instance", 36)),
+    el("div", { class: "head" }, el("h1", { tabindex: "-1" }, title), refresh(again)),
+    filters("/arqs", [typed("Instance", "instance", wanted.instance, { size: 36 }),
       field("State", choice("state", Object.keys(MARKS), wanted.state, "any state")),
-      field("Host", input("hostname", 18)),
-      field("Resource provider", input("device_rp_uuid", 36))]),
+      typedHost("hostname", wanted.hostname, service, signal),
+      typed("Resource provider", "device_rp_uuid", wanted.device_rp_uuid, { size: 36 })],
+    isNarrowed),
     list];
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The view of one device: what it is, its deployables with their attach handles, its partitions.
 
-import { el, facts, moment, table } from "./dom.js";
+import { el, facts, moment, refresh, table } from "./dom.js";
 import { hostState, name, status, vendor } from "./devices.js";
 import * as partitioning from "./partitioning.js";
 import * as pictures from "./pictures.js";
@@ -14,20 +14,31 @@ const ALWAYS = ["total", "free", "in_use"];
 
 export async function show({ service, variables, signal, again }) {
   const path = `devices/${variables.uuid}`;
-  const device = await service.get(path, {}, signal);
-  const parts = el("div", {}, deployables(device.deployables));
+  const parts = el("div", {});
+  const draw = ({ deployables }) => {
+    const held = parts.contains(document.activeElement) && document.activeElement;
+    parts.replaceChildren(offered(deployables));
+    // by whoever follows a link just then, or scrolls
+    if (held) {
+      const same = [...parts.querySelectorAll("a")].find((link) => link.href === held.href);
+      (same ?? parts.querySelector("[tabindex]") ?? subheading).focus({ preventScroll: true });
+    }
+  };
+  const subheading = el("h2", { id: "deployables", tabindex: "-1" },
+    "Deployables and attach handles");
+  const [device, split] = await Promise.all([
+    service.get(path, {}, signal),
+    partitioning.sections({ service, uuid: variables.uuid, signal,
+      onApplied: async () => draw(await service.get(path, {}, signal)) })]);
+  draw(device);
+  split.begin();
   const heading = el("h1", { tabindex: "-1", "data-title": `${device.model} ${name(device)}` },
     el("span", { class: "over" }, `${vendor(device)} ${device.type}`), device.model);
-  const refresh = async () => {
-    const fresh = await service.get(path, {}, signal);
-    parts.replaceChildren(deployables(fresh.deployables));
-  };
   return [
     el("p", { class: "path" }, el("a", { href: "#/devices" }, "Devices"), " / ",
       el("a", { href: `#/devices?hostname=${encodeURIComponent(device.hostname)}` },
         device.hostname)),
-    el("div", { class: "head" }, heading,
-      el("button", { type: "button", onclick: again }, "Refresh")),
+    el("div", { class: "head" }, heading, refresh(again)),
     facts([
       ["Host", el("span", {}, device.hostname, " ", hostState(device))],
       ["Status", el("span", {}, status(device))],
@@ -36,12 +47,12 @@ export async function show({ service, variables, signal, again }) {
       ["NUMA node", device.numa_node],
       ["Driver", device.driver_name],
       ["UUID", el("code", {}, device.uuid)]]),
-    await partitioning.section({ service, device, signal, onApplied: refresh }),
-    el("section", { "aria-labelledby": "deployables" },
-      el("h2", { id: "deployables" }, "Deployables and attach handles"), parts)];
+    split.now,
+    el("section", { "aria-labelledby": "deployables" }, subheading, parts),
+    split.otherwise];
 }
 
-function deployables(found) {
+function offered(found) {
   if (!found?.length) return el("p", { class: "empty" }, "This device offers nothing at present.");
   const shown = STATES.filter(([key]) => ALWAYS.includes(key)
     || found.some((one) => one.attach_handles[key]));

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The view of devices, of all hosts or of one.
 
-import { badge, choice, el, field } from "./dom.js";
-import { filters, listed } from "./listing.js";
+import { badge, choice, el, field, refresh } from "./dom.js";
+import { filters, listed, typed, typedHost } from "./listing.js";
 
 export const title = "Devices";
 
@@ -33,25 +33,26 @@ export function hostState(device) {
 
 export async function show({ service, query, signal, again }) {
   const wanted = Object.fromEntries(FILTERS.map((key) => [key, query.get(key)]));
+  const isNarrowed = Object.values(wanted).some(Boolean);
   const list = await listed({
-    caption: "Devices", one: "device", empty: "There is no such device.",
+    caption: "Devices", one: "device",
+    empty: isNarrowed ? "There is no such device." : "No host has reported a device yet.",
     columns: [
       ["Device", (one) => el("a", { href: `#/devices/${one.uuid}` }, name(one)), "code"],
-      ["Host", (one) => one.hostname],
+      ["Host", (one) => one.hostname, "name"],
       ["Host is", hostState],
       ["Type", (one) => one.type],
       ["Vendor", vendor],
       ["Model", (one) => one.model],
       ["Status", status]],
-    first: () => service.list("devices", "devices", wanted, signal) });
-  const input = (key) => el("input", { name: key, value: query.get(key) ?? "", size: 18,
-    autocomplete: "off", spellcheck: "false" });
+    first: (more) => service.list("devices", "devices",
+      { sort: "hostname", ...wanted, ...more }, signal) });
   return [
     el("div", { class: "head" },
       el("h1", { tabindex: "-1" }, wanted.hostname ? `Devices of ${wanted.hostname}` : title),
-      el("button", { type: "button", onclick: again }, "Refresh")),
-    filters("/devices", [field("Host", input("hostname")),
+      refresh(again)),
+    filters("/devices", [typedHost("hostname", wanted.hostname, service, signal),
       field("Type", choice("type", TYPES, wanted.type, "any type")),
-      field("Vendor", input("vendor"))]),
+      typed("Vendor", "vendor", wanted.vendor, { known: Object.entries(VENDORS) })], isNarrowed),
     list];
 }

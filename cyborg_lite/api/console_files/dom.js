@@ -24,6 +24,11 @@ export function svg(tag, attributes, ...children) {
   return fill(document.createElementNS(SVG, tag), attributes, children);
 }
 
+/** The button that looks again. */
+export function refresh(again) {
+  return el("button", { type: "button", onclick: again }, "Refresh");
+}
+
 /** Say something to those who listen to the page. */
 export function announce(text) {
   const live = document.getElementById("live");
@@ -69,7 +74,7 @@ export function table(caption, columns, rows) {
     (column, index) => cell(column, row, index)));
   const body = el("tbody", { role: "rowgroup" }, rows.map(line));
   // narrow screens scroll it sideways, so the keyboard has to reach it
-  const node = el("div", { class: "scroll", role: "region", "aria-label": caption, tabindex: "0" },
+  const node = el("div", { class: "scroll", role: "group", "aria-label": caption, tabindex: "0" },
     // with roles of their own, which a narrow screen's display: block would take away
     el("table", { role: "table" }, el("caption", { class: "out-of-sight" }, caption),
       el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, columns.map(

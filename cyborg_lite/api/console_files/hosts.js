@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The view of hosts: the agents that answer for them, and the conductors.
 
-import { badge, choice, el, field, moment } from "./dom.js";
-import { filters, listed } from "./listing.js";
+import { badge, choice, el, field, moment, refresh } from "./dom.js";
+import { filters, listed, typedHost } from "./listing.js";
 
 export const title = "Hosts";
 
@@ -25,27 +25,28 @@ const SHARED = [["State", state], ["Status", status], ["Last seen", (one) => mom
 
 export async function show({ service, query, signal, again }) {
   const wanted = { host: query.get("host"), state: query.get("state") };
+  const isNarrowed = Object.values(wanted).some(Boolean);
   const [agents, others] = await Promise.all([
     listed({
       caption: "Hosts", one: "host",
-      empty: wanted.host || wanted.state ? "There is no such host." : "No agent has reported yet.",
+      empty: isNarrowed ? "There is no such host." : "No agent has reported yet.",
       columns: [
         ["Host", (one) => el("a", {
           href: `#/devices?hostname=${encodeURIComponent(one.host)}` }, one.host)],
         ...SHARED, ["Drivers", (one) => one.drivers?.join(", ") || null]],
-      first: () => service.list("services", "services", { binary: AGENT, ...wanted }, signal) }),
+      first: (more) => service.list("services", "services",
+        { binary: AGENT, sort: "host", ...wanted, ...more }, signal) }),
     listed({
       caption: "Conductors", one: "conductor", empty: "No conductor has been seen.",
       columns: [["Host", (one) => one.host], ...SHARED],
-      first: () => service.list("services", "services", { binary: CONDUCTOR }, signal) })]);
+      first: (more) => service.list("services", "services",
+        { binary: CONDUCTOR, sort: "host", ...more }, signal) })]);
   return [
-    el("div", { class: "head" }, el("h1", { tabindex: "-1" }, title),
-      el("button", { type: "button", onclick: again }, "Refresh")),
+    el("div", { class: "head" }, el("h1", { tabindex: "-1" }, title), refresh(again)),
     el("p", { class: "lead" }, "Each host has an agent that finds its accelerators. Choose a host "
       + "to see its devices."),
-    filters("/hosts", [field("Host", el("input", { name: "host", value: wanted.host ?? "", size: 18,
-      autocomplete: "off", spellcheck: "false" })),
-    field("State", choice("state", Object.keys(MARKS), wanted.state, "any state"))]),
+    filters("/hosts", [typedHost("host", wanted.host, service, signal),
+      field("State", choice("state", Object.keys(MARKS), wanted.state, "any state"))], isNarrowed),
     agents,
     el("section", { "aria-labelledby": "conductors" },
       el("h2", { id: "conductors" }, "Conductors"), others)];

@@ -68,7 +68,8 @@ export async function signOut(keystone, session) {
 async function ask(keystone, options) {
   const url = new URL(`${keystone}/auth/tokens`, document.baseURI);
   try {
-    return await fetch(url, { ...options, credentials: "omit", cache: "no-store" });
+    return await fetch(url, { ...options, credentials: "omit", cache: "no-store",
+      redirect: "error" });
   } catch {
     throw new SignInFailed(
       `No answer of ${url.origin} could be read. Either it does not run, or it does not allow`

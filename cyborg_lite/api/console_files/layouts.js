@@ -77,8 +77,8 @@ export function chooser({ found, load, rehearse, set }) {
     said.replaceChildren(planned(plan, shown, "What it would do"));
     said.querySelector("h3").focus();
   }));
-  const form = el("form", { class: "chooser" },
-    el("h3", {}, "Split it otherwise"), sieve.node,
+  const form = el("form", { class: "chooser", "aria-labelledby": "otherwise" },
+    el("h2", { id: "otherwise" }, "Split it otherwise"), sieve.node,
     el("div", { class: "beside" },
       el("fieldset", {}, legend, grid),
       el("div", { class: "choice", role: "group", "aria-label": "The chosen layout" },

@@ -7,6 +7,7 @@ import * as devices from "./devices.js";
 import { announce, el, trouble } from "./dom.js";
 import * as hosts from "./hosts.js";
 import * as identity from "./identity.js";
+import * as past from "./past.js";
 import { Service } from "./service.js";
 import * as signIn from "./sign-in.js";
 
@@ -17,16 +18,28 @@ const VIEWS = [
   { path: /^\/devices\/(?<uuid>[0-9a-fA-F-]+)$/, view: device },
   { path: /^\/arqs$/, view: arqs },
 ];
-const START = "/hosts";
 const LINKS = [["/hosts", "Hosts"], ["/devices", "Devices"], ["/arqs", "Requests"]];
+const LATE_MS = 800;
 
 const main = document.getElementById("main");
+// made once: what has the keyboard stays while a view is loaded
+const links = new Map(LINKS.map(([to, text]) => [to, el("a", { href: `#${to}` }, text)]));
+const name = el("span", { class: "name" });
+const out = el("button", { type: "button", class: "plain", onclick: leave }, "Sign out");
 let settings = null;
 let session = null;
 let leaving = new AbortController();
 let isFirst = true;
+/** The views that policy refused to whoever came without naming one: no links lead there. */
+let refused = new Set();
+let isLanding = false;
+/** The view that is shown, so that the same one drawn again disturbs nobody. */
+let shown = null;
 
 async function start() {
+  document.getElementById("nav").append(
+    el("ul", {}, [...links.values()].map((link) => el("li", {}, link))));
+  document.getElementById("who").append(name, out);
   document.getElementById("skip").addEventListener("click", (event) => {
     event.preventDefault();
     main.focus();
@@ -39,6 +52,12 @@ async function start() {
   }
   session = settings.auth_strategy === "noauth" ? { user: "anybody", noauth: true }
     : identity.current();
+  // a view is drawn before anybody could scroll it
+  history.scrollRestoration = "manual";
+  main.addEventListener("click", ({ target }) => {
+    const link = target.closest("a[href^='#']");
+    if (link) past.remember("left", { by: link.getAttribute("href"), at: scrollY });
+  });
   addEventListener("hashchange", show);
   show();
 }
@@ -55,22 +74,38 @@ function show() {
   const found = VIEWS.map(({ path: pattern, view }) => ({ view, match: pattern.exec(path) }))
     .find(({ match }) => match);
   if (!found) {
-    location.replace(`#${START}`);
+    isLanding = true;
+    land();
     return;
   }
   open(found.view, { ...found.match.groups }, new URLSearchParams(query), leaving.signal);
+}
+
+/** Lead to the first view that is not refused; to the first of all when every one is. */
+function land() {
+  const [to] = LINKS.find(([path]) => !refused.has(path)) ?? LINKS[0];
+  isLanding &&= refused.size < LINKS.length;
+  location.replace(`#${to}`);
 }
 
 async function open(view, variables, query, signal) {
   const service = new Service(session.token, expire);
   const context = { service, session, variables, query, signal, again: show };
   main.setAttribute("aria-busy", "true");
-  const late = setTimeout(() => announce("Loading"), 800);
+  const late = setTimeout(() => {
+    announce("Loading");
+    if (!main.querySelector("h1")) main.replaceChildren(el("p", { class: "lead" }, "Loading …"));
+  }, LATE_MS);
   try {
     const content = await view.show(context);
     if (!signal.aborted) put(content, view.title);
   } catch (error) {
     if (signal.aborted) return;
+    if (error.status === 403 && isLanding) {
+      refused.add(location.hash.slice(1));
+      land();
+      return;
+    }
     put([el("h1", { tabindex: "-1" }, view.title), trouble(error),
       error.status === 403 && el("p", {}, "What you may see is decided by the service's policy. ",
         el("a", { href: "#/arqs" }, "The accelerator requests"), " of your project are open to its"
@@ -81,17 +116,34 @@ async function open(view, variables, query, signal) {
   }
 }
 
-/** Show a view and bring keyboard and screen reader to its heading. */
+/** How what has the keyboard is found again when the same view is drawn once more. */
+function heldBy(node) {
+  if (node.matches("main .head button")) return ".head button";
+  if (!node.closest("form.filters")) return null;
+  return `form.filters ${node.name ? `[name="${node.name}"]` : "[type=submit]"}`;
+}
+
+/** Show a view and bring keyboard and screen reader to its heading, or to where they were. */
 function put(content, title) {
+  const [was, path] = [shown, session && location.hash.split("?")[0]];
+  const held = path && path === was ? heldBy(document.activeElement) : null;
+  const top = held ? scrollY : 0;
   main.replaceChildren(...[content].flat().filter(Boolean));
   main.removeAttribute("aria-busy");
+  isLanding = false;
+  shown = path;
   const heading = main.querySelector("h1");
   document.title = `${heading?.dataset.title ?? title} – Accelerators`;
-  // the first view comes with the page itself: its reader begins at the top
-  if (!isFirst) (main.querySelector("[autofocus]") ?? heading)?.focus({ preventScroll: true });
-  else main.querySelector("[autofocus]")?.focus({ preventScroll: true });
+  const left = past.recalled("left");
+  const back = held || !left ? null : main.querySelector(`a[href="${CSS.escape(left.by)}"]`);
+  const place = (held ? main.querySelector(held) : back) ?? main.querySelector("[autofocus]")
+    // the first view comes with the page itself: its reader begins at the top
+    ?? (isFirst ? null : heading);
+  place?.focus({ preventScroll: true });
   isFirst = false;
-  scrollTo(0, 0);
+  scrollTo(0, back ? left.at : top);
+  const counted = [...main.querySelectorAll(".count, .empty")].map((one) => one.textContent);
+  if (held && counted.length) announce(counted.join(", "));
 }
 
 function frame() {
@@ -99,19 +151,21 @@ function frame() {
   const who = document.getElementById("who");
   nav.hidden = who.hidden = !session;
   if (!session) return;
-  const path = location.hash.slice(1).split("?")[0] || START;
-  nav.replaceChildren(el("ul", {}, LINKS.map(([to, text]) => el("li", {}, el("a", {
-    href: `#${to}`,
-    "aria-current": path === to ? "page" : path.startsWith(`${to}/`) ? "true" : null }, text)))));
+  const path = location.hash.slice(1).split("?")[0];
+  for (const [to, link] of links) {
+    link.parentNode.hidden = refused.has(to) && refused.size < LINKS.length;
+    if (path === to) link.setAttribute("aria-current", "page");
+    else if (path.startsWith(`${to}/`)) link.setAttribute("aria-current", "true");
+    else link.removeAttribute("aria-current");
+  }
   const where = session.project ? ` in ${session.project}` : "";
-  who.replaceChildren(
-    el("span", {}, session.noauth ? "Open to anybody (noauth)" : `${session.user}${where}`),
-    session.noauth ? "" : el("button", { type: "button", class: "plain", onclick: leave },
-      "Sign out"));
+  name.textContent = session.noauth ? "Open to anybody (noauth)" : `${session.user}${where}`;
+  out.hidden = Boolean(session.noauth);
 }
 
 function enter(given) {
   session = given;
+  refused = new Set();
   isFirst = false;
   show();
 }

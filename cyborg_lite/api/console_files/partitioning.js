@@ -18,9 +18,13 @@ const SCHEMES = { mig: "MIG", vgpu: "vGPU types", "mig-vgpu": "vGPU types in MIG
 
 const WAITS_MS = [500, 1000, 1000, 2000, 3000, 5000];
 
-/** The part of a device's view. onApplied: called after a wish was applied, or has failed. */
-export async function section({ service, device, signal, onApplied }) {
-  const path = `devices/${device.uuid}/partitioning`;
+/**
+ * The parts of a device's view: now, how it is split; otherwise, to split it otherwise, or null.
+ * begin(): once they are shown, watches a wish that is being applied. onApplied: called after a
+ * wish was applied, or has failed.
+ */
+export async function sections({ service, uuid, signal, onApplied }) {
+  const path = `devices/${uuid}/partitioning`;
   const heading = el("h2", { id: "partitions", tabindex: "-1" }, "Partitions");
   const part = el("section", { "aria-labelledby": "partitions", class: "partitions" },
     heading);
@@ -30,13 +34,14 @@ export async function section({ service, device, signal, onApplied }) {
   } catch (error) {
     if (error.name === "AbortError" || error.status === 401) throw error;
     part.append(trouble(error));
-    return part;
+    return { now: part, otherwise: null, begin: () => {} };
   }
   if (found.scheme === "none") {
     part.append(el("p", { class: "empty" }, "This device has no partitions.",
       found.fault && ` ${found.fault}`));
-    return part;
+    return { now: part, otherwise: null, begin: () => {} };
   }
+  heading.append(" ", el("span", { class: "kind" }, SCHEMES[found.scheme] ?? found.scheme));
   const now = el("div", { class: "now" });
   const away = el("div", {});
   let drawn = null;
@@ -84,9 +89,10 @@ export async function section({ service, device, signal, onApplied }) {
       return plan;
     } });
   draw(found);
-  part.append(now, away, choosing.node);
-  if (found.state === "applying") void watch().catch(failed);
-  return part;
+  part.append(now, away);
+  return { now: part, otherwise: choosing.node, begin: () => {
+    if (found.state === "applying") void watch().catch(failed);
+  } };
 }
 
 /** Ask until nothing is being applied; returns the last answer, or null when the view is left. */
@@ -116,9 +122,8 @@ function overview(found) {
   return [
     el("p", { class: "state", "data-state": found.state },
       badge(found.state, MARKS[found.state] ?? "quiet"), " ",
-      `${SCHEMES[found.scheme] ?? found.scheme}. ${
-        found.state === "applied" && !found.current.length ? "The card is not split."
-          : SENTENCES[found.state] ?? ""}`),
+      found.state === "applied" && !found.current.length ? "The card is not split."
+        : SENTENCES[found.state] ?? ""),
     found.state === "applying" && progress(found),
     found.fault && el("p", { class: found.state === "failed" ? "fault" : "fault waits" },
       found.fault),

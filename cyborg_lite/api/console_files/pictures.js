@@ -3,7 +3,7 @@
 // has a text that says the same.
 
 import { svg } from "./dom.js";
-import { describe, place, span, unitsOf } from "./places.js";
+import { MOST_UNITS, describe, place, span, unitsOf } from "./places.js";
 
 const WIDTH = { small: 320, large: 640 };
 const HEIGHT = { small: 66, large: 96 };
@@ -63,7 +63,7 @@ export function layout(profiles, partitions, toneOf) {
 export function sideBySide(partitions, toneOf, { title, size = "small" }) {
   const blocks = [];
   for (const { profile, count, vgpu_type } of partitions) {
-    for (let index = 0; index < count; index += 1) {
+    for (let index = 0; index < count && blocks.length < MOST_UNITS; index += 1) {
       blocks.push({ profile, vgpu_type, start: blocks.length, size: 1 });
     }
   }

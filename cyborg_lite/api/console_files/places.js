@@ -1,10 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where partitions lie, for pictures: arithmetic alone. What is valid is said by the service.
 
+/** More units than any card has: whoever reports them is not believed, and not drawn. */
+export const MOST_UNITS = 256;
+/** Steps of a search; published cards need a few hundred. */
+const MOST_STEPS = 20_000;
+
+function isSane({ start, size }) {
+  return start >= 0 && size >= 1 && start + size <= MOST_UNITS;
+}
+
 /** Memory units of the device: up to the end of the last placement that anything has. */
 export function unitsOf(profiles) {
-  return Math.max(0, ...profiles.flatMap((profile) => (profile.placements ?? []).map(
-    (place) => place.start + place.size)));
+  const every = profiles.flatMap((profile) => profile.placements ?? []);
+  return every.every(isSane)
+    ? every.reduce((most, { start, size }) => Math.max(most, start + size), 0) : 0;
 }
 
 /**
@@ -21,12 +31,15 @@ export function place(profiles, partitions) {
       wanted.push({ profile, vgpu_type: type ?? null, places });
     }
   }
+  if (!unitsOf(profiles) || wanted.length > MOST_UNITS) return null;
   wanted.sort((one, other) => other.places[0].size - one.places[0].size
     || one.profile.localeCompare(other.profile));
-  return search(wanted, 0, 0n, []);
+  return search(wanted, 0, 0n, [], { left: MOST_STEPS });
 }
 
-function search(wanted, at, used, placed) {
+function search(wanted, at, used, placed, steps) {
+  steps.left -= 1;
+  if (steps.left < 0) return null;
   if (at === wanted.length) return placed.toSorted((one, other) => one.start - other.start);
   const { profile, vgpu_type, places } = wanted[at];
   const before = placed.at(-1);
@@ -37,7 +50,7 @@ function search(wanted, at, used, placed) {
       && start < before.start;
     if (used & mask || isRepeat) continue;
     const found = search(wanted, at + 1, used | mask,
-      [...placed, { profile, vgpu_type, start, size }]);
+      [...placed, { profile, vgpu_type, start, size }], steps);
     if (found) return found;
   }
   return null;
@@ -48,7 +61,7 @@ export function existing(groups) {
   const found = groups.flatMap(({ profile, vgpu_type: type, placements }) => (placements ?? []).map(
     ({ start, size }) => ({ profile, vgpu_type: type ?? null, start, size })));
   const count = groups.reduce((sum, group) => sum + group.count, 0);
-  return found.length === count ? found.toSorted((one, other) => one.start - other.start) : null;
+  return found.length === count && found.every(isSane) ? found.toSorted((one, other) => one.start - other.start) : null;
 }
 
 /**

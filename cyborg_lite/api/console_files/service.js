@@ -10,11 +10,13 @@ const PAGE = 50;
 const ANSWER_WITHIN_MS = 120_000;
 
 const TITLES = {
+  400: "The service can't make sense of this",
   401: "The service does not know you any more",
   403: "The service does not let you do this",
   404: "There is no such thing",
   406: "The service speaks another version than this page",
   409: "This is not possible at the moment",
+  500: "Something went wrong in the service",
   502: "The service can't answer now",
   503: "The service can't answer now",
   504: "The service can't answer now",
@@ -75,6 +77,7 @@ export class Service {
     // the service may know itself by another address than the browser: only the query counts
     const following = new URL(url);
     following.search = new URL(link.href, url).search;
+    following.searchParams.set("limit", PAGE);
     return { entries: reply[name], next: () => this.#page(following, name, signal) };
   }
 
@@ -86,7 +89,8 @@ export class Service {
     const late = AbortSignal.timeout(ANSWER_WITHIN_MS);
     try {
       reply = await fetch(url, {
-        method, headers, signal: signal ? AbortSignal.any([signal, late]) : late, credentials: "omit", cache: "no-store", redirect: "error",
+        method, headers, signal: signal ? AbortSignal.any([signal, late]) : late,
+        credentials: "omit", cache: "no-store", redirect: "error",
         body: body === undefined ? undefined : JSON.stringify(body) });
     } catch (error) {
       if (error.name === "AbortError") throw error;

@@ -25,7 +25,7 @@ function passwordForm(keystone, said, onSession) {
       value: new URL(keystone, document.baseURI).href })),
     field("User", text("user", { autocomplete: "username", autofocus: true })),
     field("Password", text("password", { type: "password", autocomplete: "current-password" })),
-    field("Project", text("project", { required: false, autocomplete: "organization" }),
+    field("Project", text("project", { required: false, autocomplete: "on" }),
       "Empty: your default project"),
     el("div", { class: "pair" },
       field("Domain of the user", text("domain", { value: "Default", autocomplete: "off" })),
@@ -48,6 +48,10 @@ function tokenForm(said, onSession, isOpen) {
     el("button", { type: "submit" }, "Use this token"));
   handle(form, said, async ({ token }) => {
     const pasted = token.trim();
+    if (!/^[\x21-\x7e]+$/.test(pasted)) {
+      throw Object.assign(new Error("A token is one word of letters, digits, - and _: what"
+        + " openstack token issue -f value -c id prints."), { title: "This is no token" });
+    }
     await new Service(pasted, () => {}).list("accelerator_requests", "arqs", { limit: 1 })
       .catch((error) => {
         // what else the token may see, each view says
