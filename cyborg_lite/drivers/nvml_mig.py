@@ -37,8 +37,8 @@ _OLDEST_PROFILES = 5
 
 _NO_PROFILE = 0xFFFFFFFF
 
-_NO_VGPU_SOFTWARE = (NOT_SUPPORTED, LIBRARY_NOT_FOUND, FUNCTION_NOT_FOUND, 22)
-"""What NVML says of vGPU types where there are none; the last: not while the card has ECC."""
+_NO_SUCH_THING = (NOT_SUPPORTED, LIBRARY_NOT_FOUND, FUNCTION_NOT_FOUND, 22)
+"""What NVML says of vGPUs where there are none; the last: not while the card has ECC."""
 
 
 class Refused(Exception):
@@ -182,7 +182,7 @@ def _or_none(ask: _Asking, call: str, *arguments: Any) -> Any:
     try:
         return ask(call, *arguments)
     except Refused as error:
-        if error.code in (NOT_SUPPORTED, FUNCTION_NOT_FOUND):
+        if error.code in _NO_SUCH_THING:
             return None
         raise
 
@@ -295,12 +295,7 @@ def _compute_instances(ask: _Asking, instance: Any, profile: Any) -> list[Any]:
 
 
 def _types(ask: _Asking, card: Any) -> list[list[Any]] | None:
-    try:
-        numbers = ask("nvmlDeviceGetSupportedVgpus", card)
-    except Refused as error:
-        if error.code in _NO_VGPU_SOFTWARE:
-            return None
-        raise
+    numbers = _or_none(ask, "nvmlDeviceGetSupportedVgpus", card)
     if not numbers:
         return None
     found = []

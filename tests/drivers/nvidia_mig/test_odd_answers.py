@@ -134,11 +134,14 @@ def test_a_card_that_names_no_profile_while_its_mode_is_off_says_what_to_do(host
 @pytest.mark.parametrize("code", [3, 12, 13, 22])
 def test_a_host_without_vgpu_software_may_say_so_in_several_ways(host: Start, code: int) -> None:
     there = host(lab.H200)
+    there.apply("3g.71gb")
 
-    with there.nvml.failing(f"nvmlDeviceGetSupportedVgpus:1={code}"):
+    with there.nvml.failing(f"nvmlDeviceGetSupportedVgpus:1={code};"
+                            f"nvmlDeviceGetActiveVgpus:1={code}"):
         partitioning = there.device().partitioning
 
     assert (partitioning.scheme, partitioning.fault) == ("mig", None)
+    assert [each.profile for each in partitioning.partitions] == ["3g.71gb"]
 
 
 def test_a_driver_that_was_changed_under_the_agent_is_said(host: Start) -> None:
