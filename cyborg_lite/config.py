@@ -111,7 +111,7 @@ RECONCILE_OPTIONS = (
                      "instance nor a migration that Nova knows. Otherwise they are shown only."),
     cfg.IntOpt("batch_size", mutable=True, default=100, min=1, max=5000,
                help="ARQs that are looked at together: hosts are taken until they have so many."),
-    cfg.IntOpt("brake_above", mutable=True, default=20, min=0,
+    cfg.IntOpt("brake_above", mutable=True, default=100, min=0,
                help="Orphans of one kind that sweeps clean, however few accelerators the cloud "
                     "has. When Nova's word makes more than these orphans, and more than "
                     "brake_above_percent, sweeps clean none of them: [nova] may lead to another "

@@ -174,12 +174,12 @@ def test_allocations_are_left_alone_when_nova_lacks_the_consumers_of_most(
 class Limits:
     """The defaults."""
 
-    brake_above = 20
+    brake_above = 100
     brake_above_percent = 50
 
 
 @pytest.mark.parametrize(("orphans", "arqs", "held"), [
-    (20, 20, False), (21, 21, True), (21, 42, False), (600, 1600, False), (801, 1600, True)])
+    (100, 100, False), (101, 101, True), (101, 202, False), (600, 1600, False), (801, 1600, True)])
 def test_what_is_too_many(orphans: int, arqs: int, held: bool) -> None:
     assert bool(orphan_brake.too_many({"kind": orphans}, arqs, Limits())) == held
 
