@@ -23,9 +23,11 @@ from cyborg_lite.clients import keystone
 from cyborg_lite.clients import placement
 from cyborg_lite.conductor import host_trees
 from cyborg_lite.conductor import inventory_diff
+from cyborg_lite.conductor import orphan_judgement
 from cyborg_lite.conductor import provider_tree
 from cyborg_lite.conductor import providers
 from cyborg_lite.db import leases
+from cyborg_lite.db import orphans
 from cyborg_lite.db import services
 from cyborg_lite.db import session
 
@@ -167,7 +169,7 @@ class PlacementSync:
             raise NotYet(f"Its compute node has no resource provider yet (looked for "
                          f"{', '.join([*names[0], *names[1]])}); Nova makes it.")
         root, found = tree
-        removed, kept = self._remove_strangers(client, root, found, offers)
+        removed, kept = self._remove_strangers(client, host, root, found, offers)
         jobs = self._jobs(client, host, root, found, offers)
         written = self._write(client, host, root, jobs) if jobs else 0
         if written or removed:
@@ -175,8 +177,8 @@ class PlacementSync:
                      host.name, len(offers), written, removed, kept)
         return not kept
 
-    def _remove_strangers(self, client: placement.Placement, root: placement.Provider,
-                          found: Mapping[str, placement.Provider],
+    def _remove_strangers(self, client: placement.Placement, host: services.DirtyHost,
+                          root: placement.Provider, found: Mapping[str, placement.Provider],
                           offers: Sequence[services.Offer]) -> tuple[int, int]:
         """Delete providers of ours without a row; returns how many went and how many stay."""
         strangers = set(filter(inventory_diff.may_be_ours, found))
@@ -187,8 +189,16 @@ class PlacementSync:
         if strangers:
             # several hosts may share one compute node
             strangers -= services.known_providers(self._database, strangers)
-        gone = [providers.remove(client, uuid) for uuid in sorted(strangers)]
-        return sum(gone), len(gone) - sum(gone)
+        gone = [uuid for uuid in sorted(strangers) if providers.remove(client, uuid)]
+        for uuid in gone:
+            LOG.info("host=%s provider=%s %s deleted: it has no deployable",
+                     host.name, uuid, found[uuid].name)
+        if gone:
+            # what a sweep has shown must not vanish without an account
+            orphans.account_open(
+                self._database, orphan_judgement.PROVIDER_WITHOUT_DEPLOYABLE, gone, self._clock(),
+                f"the comparison of {host.name} with Placement"[:255])
+        return len(gone), len(strangers) - len(gone)
 
     def _jobs(self, client: placement.Placement, host: services.DirtyHost,
               root: placement.Provider, found: Mapping[str, placement.Provider],

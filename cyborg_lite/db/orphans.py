@@ -201,6 +201,18 @@ def account(database: session.Database, sightings: Sequence[Sighting], moment: d
         settle(connection, sightings, moment, by)
 
 
+@session.retrying
+def account_open(database: session.Database, kind: str, objects: Collection[str],
+                 moment: datetime.datetime, by: str) -> None:
+    """Note that somebody has cleaned these, where a record of them is open."""
+    keys = [open_key(kind, one) for one in objects]
+    with database.writing() as connection:
+        ids = connection.scalars(sa.select(O.c.id).where(O.c.open_key.in_(keys))
+                                 .order_by(O.c.id).with_for_update()).all()
+        if ids:
+            _set_cleaned(connection, ids, moment, by)
+
+
 def old_accounts(database: session.Database, before: datetime.datetime,
                  at_most: int) -> list[int]:
     """Ids of records of what was cleaned before then."""

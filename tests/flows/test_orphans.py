@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from cyborg_lite import errors
 from cyborg_lite.conductor import inventory_diff
 from cyborg_lite.db import models
+from cyborg_lite.db import orphan_deletions
 from cyborg_lite.db import session
 from tests.fixtures import builders
 from tests.fixtures import orphanage
@@ -408,6 +409,25 @@ def test_a_provider_of_ours_without_a_row_is_deleted_once_nobody_has_it(
     assert each_cloud.placement.provider(free) is None
     assert each_cloud.placement.provider(used) is None
     assert each_cloud.placement.provider(unknown) is not None
+
+
+def test_a_provider_that_the_sync_deletes_before_the_next_sweep_leaves_a_record(
+        each_cloud: orphanage.Orphanage) -> None:
+    """The host is compared with Placement as often as it is swept, and needs no second look."""
+    stranger = _stranger(each_cloud, each_cloud.roots[builders.HOST])
+    each_cloud.sweep()
+    seen = each_cloud.states()
+
+    orphan_deletions.compare_again(each_cloud.database, {builders.HOST})
+    each_cloud.sync()
+    each_cloud.pass_grace()
+    each_cloud.sweep()
+
+    assert each_cloud.placement.provider(stranger) is None
+    assert seen == {stranger: "seen"}
+    assert each_cloud.states() == {stranger: "cleaned"}
+    assert each_cloud.orphans()[0].evidence["cleaned_by"] == (
+        f"the comparison of {builders.HOST} with Placement")
 
 
 def test_a_provider_of_cyborg_on_our_host_is_shown_and_left_alone(
