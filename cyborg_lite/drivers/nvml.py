@@ -25,6 +25,12 @@ MOST_PARTITIONS = 64
 
 _NO_PROFILE = 0xFFFFFFFF
 
+VERSION_MISMATCH = 18
+"""Code of nvmlReturn_t: the loaded library is not the driver's."""
+
+CHANGED = ("the driver was changed while this process ran: restart cyborg-lite-agent, and the host "
+           "if nvidia-smi says the same")
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
@@ -58,9 +64,10 @@ def ask(addresses: Iterable[str]) -> dict[str, Answer]:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
+        more = f"; {CHANGED}" if error.value == VERSION_MISMATCH else ""
         return dict.fromkeys(wanted, Answer(
-            f"the nvidia driver has it, and NVML does not answer ({error}), so whether it is used "
-            "or in MIG mode can't be told"))
+            f"the nvidia driver has it, and NVML does not answer ({error}{more}), so whether it is "
+            "used or in MIG mode can't be told"))
     try:
         return {address: _Card(pynvml, address).answer() for address in wanted}
     finally:

@@ -23,8 +23,7 @@ INSUFFICIENT_RESOURCES = 23
 
 _MEANING = {
     NO_PERMISSION: "only root may", 15: "the GPU fell off the bus; the host has to start anew",
-    18: "the driver was changed while this process ran: restart cyborg-lite-agent, and the host "
-        "if nvidia-smi says the same",
+    nvml.VERSION_MISMATCH: nvml.CHANGED,
     IN_USE: "in use by processes, compute instances, vGPUs or virtual functions",
     INSUFFICIENT_RESOURCES: "no room at that place"}
 """What the binding has no words for, or too few."""

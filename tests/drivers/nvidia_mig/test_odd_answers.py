@@ -147,13 +147,15 @@ def test_a_host_without_vgpu_software_may_say_so_in_several_ways(host: Start, co
 def test_a_driver_that_was_changed_under_the_agent_is_said(host: Start) -> None:
     there = host(lab.A100)
 
-    with there.nvml.failing("nvmlInitWithFlags:1=18"):
+    with there.nvml.failing("nvmlInitWithFlags:1=18;nvmlInitWithFlags:2=18"):
         found = there.discover()
+        answer = nvml.ask([lab.CARD])[lab.CARD]
     [problem] = there.driver.problems
     after = there.discover()
 
     assert found == []
     assert "restart cyborg-lite-agent" in problem.what
+    assert "restart cyborg-lite-agent" in (answer.unknown or "")
     assert [each.address for each in after] == [lab.CARD]
 
 
