@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from oslo_config import cfg
 
+from cyborg_lite import auth
 from cyborg_lite import buses
 from cyborg_lite import errors
 from cyborg_lite.conductor import orphan_judgement
@@ -33,7 +34,10 @@ def run(conf: cfg.ConfigOpts, database: session.Database) -> int:
     conductor = service.Conductor(conf, buses.LocalBus())
     try:
         conductor.reconciler.horizon = lambda: _horizon(conf, database)
-        return _sweep(conductor.reconciler, conf.command.only_host, dry_run=conf.command.dry_run)
+        # the id that Nova and Placement are told is the one of the log
+        with auth.call_context({}):
+            return _sweep(conductor.reconciler, conf.command.only_host,
+                          dry_run=conf.command.dry_run)
     finally:
         conductor.stop()
 

@@ -17,8 +17,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Protocol
 
-from oslo_context import context as oslo_context
-
 from cyborg_lite import auth
 from cyborg_lite import errors
 from cyborg_lite import messages
@@ -243,7 +241,7 @@ class Reconciler:
                             self._clock() + datetime.timedelta(seconds=LEASE_S))
 
     def _do(self, work: sweeps.Work, told: Told) -> None:
-        request_id = oslo_context.generate_request_id()
+        request_id = auth.id_for_others()
         keeper = _Keeper(self, work)
         moment = self._clock()
         horizon = self.horizon()

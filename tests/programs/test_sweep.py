@@ -68,6 +68,16 @@ def test_a_sweep_prints_what_it_finds_and_cleans_it_the_second_time(
     assert "with cyborg-lite-manage" in cloud.orphans()[0].evidence["cleaned_by"]
 
 
+def test_what_a_sweep_asks_carries_the_request_id_of_its_lines(
+        cloud: orphanage.Orphanage, sweep: Sweep) -> None:
+    before = len(cloud.placement.request_ids)
+
+    done = sweep()
+
+    [asked] = set(cloud.placement.request_ids[before:]) - {None}
+    assert f"[None {asked} " in done.stdout + done.stderr
+
+
 def test_a_dry_run_waits_for_no_other_sweep_and_does_nothing_for_it(
         cloud: orphanage.Orphanage, sweep: Sweep) -> None:
     arq, = cloud.bind(allocates=False)
