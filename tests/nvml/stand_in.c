@@ -937,7 +937,7 @@ static int ci_profile(handle_t *h, u32 index, u32 engine, ci_profile2_t *info)
     if (info->slices == profile->slices)
         snprintf(info->name, sizeof info->name, "MIG %.80s", name);
     else
-        snprintf(info->name, sizeof info->name, "MIG %uc.%.80s", info->slices, name);
+        snprintf(info->name, sizeof info->name, "MIG %uc.%.60s", info->slices, name);
     return OK;
 }
 
