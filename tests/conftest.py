@@ -81,6 +81,7 @@ def _with_tables(url: str) -> session.Database:
         if not url.startswith("sqlite") else session.Database(
             url, check_before_commit=buses.check_deadline)
     models.metadata.create_all(database.engine)
+    databases.stamp(database)
     return database
 
 

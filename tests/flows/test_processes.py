@@ -119,7 +119,6 @@ agent_rpc_timeout = 2
 def world(server_database: session.Database, tmp_path: pathlib.Path,
           folder: Callable[[str], pathlib.Path]) -> Iterator[World]:
     nova = nova_fixture.Nova()
-    databases.stamp(server_database)
     with servers.rabbitmq_vhost(folder) as transport_url:
         conf = cloud.configuration(
             tmp_path, server_database.engine.url.render_as_string(hide_password=False),
