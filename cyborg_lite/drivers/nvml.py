@@ -154,7 +154,7 @@ class _Card:
     def _partitions(self, handle: Any, profile: int) -> int:
         nvml = self._nvml
         array = (nvml.c_nvmlGpuInstance_t * MOST_PARTITIONS)()
-        count = ctypes.c_uint()
+        count = ctypes.c_uint(MOST_PARTITIONS)
         nvml.nvmlDeviceGetGpuInstances(handle, profile, array, ctypes.byref(count))
         return int(count.value)
 

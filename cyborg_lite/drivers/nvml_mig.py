@@ -232,11 +232,8 @@ def _partitions(ask: _Asking, card: Any, infos: Sequence[Any]) -> list[list[Any]
     used = _used(ask, card)
     found = []
     for profile in infos:
-        array = (ask.binding.c_nvmlGpuInstance_t * max(profile.instanceCount, 1))()
-        count = ctypes.c_uint()
-        ask("nvmlDeviceGetGpuInstances", card, profile.id, array, ctypes.byref(count))
-        for handle in array[:count.value]:
-            instance = ctypes.cast(handle, ask.binding.c_nvmlGpuInstance_t)
+        for instance in _handles(ask, "nvmlDeviceGetGpuInstances", card, profile,
+                                 ask.binding.c_nvmlGpuInstance_t):
             info = ask("nvmlGpuInstanceGetInfo", instance)
             computes = [int(each.sliceCount) for each in _compute_profiles(ask, instance)
                         for _ in _compute_instances(ask, instance, each)]
@@ -284,13 +281,21 @@ def _widest(profiles: Iterable[Any]) -> list[Any]:
 
 
 def _compute_instances(ask: _Asking, instance: Any, profile: Any) -> list[Any]:
-    array = (ask.binding.c_nvmlComputeInstance_t * max(profile.instanceCount, 1))()
-    count = ctypes.c_uint()
-    if _or_none(ask, "nvmlGpuInstanceGetComputeInstances", instance, profile.id, array,
-                ctypes.byref(count)) is None:
-        return []       # a profile that is named and can't be made
-    return [ctypes.cast(each, ask.binding.c_nvmlComputeInstance_t)
-            for each in array[:count.value]]
+    try:
+        return _handles(ask, "nvmlGpuInstanceGetComputeInstances", instance, profile,
+                        ask.binding.c_nvmlComputeInstance_t)
+    except Refused as error:
+        if error.code == NOT_SUPPORTED:
+            return []       # a profile that is named and can't be made
+        raise
+
+
+def _handles(ask: _Asking, call: str, parent: Any, profile: Any, kind: Any) -> list[Any]:
+    """The instances that a profile has. NVML writes as many as there are, whatever it was given."""
+    array = (kind * max(profile.instanceCount, nvml.MOST_PARTITIONS))()
+    count = ctypes.c_uint(len(array))
+    ask(call, parent, profile.id, array, ctypes.byref(count))
+    return [ctypes.cast(each, kind) for each in array[:count.value]]
 
 
 def _types(ask: _Asking, card: Any) -> list[list[Any]] | None:
