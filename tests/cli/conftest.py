@@ -81,12 +81,14 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory,
-            say: Callable[[str], None]) -> Callable[..., command_line.OpenStack]:
+            say: Callable[[str], None]) -> Iterator[Callable[..., command_line.OpenStack]]:
     """Return a function: today's client with our plugin, for the service at an address."""
     environment = environments.prepare(REQUIREMENTS / "openstackclient.txt", say)
     site = command_line.install(tmp_path_factory.mktemp("site"))
-    return lambda url: command_line.OpenStack(
-        environment, site, {"OS_AUTH_TYPE": "none", "OS_ENDPOINT": url})
+    warm = command_line.Warm(environment, site)
+    yield lambda url: command_line.OpenStack(
+        environment, site, {"OS_AUTH_TYPE": "none", "OS_ENDPOINT": url}, warm)
+    warm.stop()
 
 
 @pytest.fixture(scope="session")
