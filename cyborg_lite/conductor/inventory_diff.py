@@ -91,7 +91,8 @@ class _Diff:
             "address": device.address, "driver": device.driver,
             "reported": None if reported is None else rows.canonical(
                 {**codec.encode(reported), partitioning.MODEL: device.model}),
-            "reported_key": None if reported is None else partition_wishes.key_of_report(
+            "reported_key": None if reported is None else known["reported_key"]
+            if known and known["is_uncertain"] else partition_wishes.key_of_report(
                 reported, known["wish"] if known else None)}
         if known is None:
             self.changes.new_partitions.append({"device_uuid": device_uuid, **values})

@@ -238,20 +238,25 @@ def _check_types(reported: messages.ReportedPartitioning,
 # --- comparing --------------------------------------------------------------------------------
 
 
-def key_of_wish(wish: Iterable[dict[str, Any]]) -> str:
+def key_of_wish(wish: Iterable[Mapping[str, Any]]) -> str:
     """The layout of a stored wish, as a text to compare with `key_of_report`."""
     return _key(_counts(wish))
 
 
 def key_of_report(reported: messages.ReportedPartitioning,
-                  wish: Iterable[dict[str, Any]] | None) -> str:
+                  wish: Iterable[Mapping[str, Any]] | None) -> str:
     """The layout that exists: the text of the wish, if it meets that, else one of its own."""
     there = collections.Counter(_kind(reported, one) for one in reported.partitions)
     wanted = _counts(wish or ())
     return _key(wanted if wish is not None and _meets(there, wanted) else there)
 
 
-def _counts(wish: Iterable[dict[str, Any]]) -> collections.Counter[Kind]:
+def is_met(reported: messages.ReportedPartitioning, wish: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether what is reported is what was wished for."""
+    return key_of_report(reported, wish) == key_of_wish(wish)
+
+
+def _counts(wish: Iterable[Mapping[str, Any]]) -> collections.Counter[Kind]:
     return collections.Counter({(one["profile_id"], one["vgpu_type"]): one["count"]
                                 for one in wish})
 

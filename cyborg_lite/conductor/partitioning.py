@@ -101,7 +101,9 @@ def set_layout(database: session.Database, uuid: str, layout_id: str | None,
         raise errors.Invalid(f"Device {uuid} can't be split so. {error.detail}") from error
     wish = partition_wishes.to_rows(split.reported, layout)
     key = partition_wishes.key_of_wish(wish)
-    key_now = partition_wishes.key_of_report(split.reported, wish)
+    # what an agent may have changed, it looks at before anything is given out again
+    key_now = (partition_wishes.key_of_report(split.reported, wish) if split.is_certain
+               else rows.UNCERTAIN)
     if _is_wished(split, key):
         return partition_wishes.plan(split.reported, layout), False
     if not split.is_as_wished and not split.has_failed and not _is_stuck(split):
@@ -203,9 +205,10 @@ def _answers(binder: arqs.Binder, hostname: str, splits: Sequence[rows.Split],
         results = binder.agents.apply_layouts(
             agent_host=hostname, wishes=[_wish(split) for split in splits])
     except errors.TooOld:
+        # it was not asked at all
         return dict.fromkeys((split.id for split in splits), (
             f"The agent of host {hostname} is too old to split devices; upgrade it and set the "
-            "layout again.")), set()
+            "layout again.")), {split.id for split in splits}
     except errors.Unavailable as error:
         LOG.info("host=%s does not answer; %d devices wait to be split: %s", hostname,
                  len(splits), error.detail)
@@ -227,9 +230,9 @@ def _write(binder: arqs.Binder, lease: leases.Owner, hostname: str,
         stands = {split.id: stand for split in splits if split.id in as_before
                   and (stand := stand_of(split)) is not None}
         ours = rows.finish(binder.database, hostname, faults, lease,
-                           moment + datetime.timedelta(seconds=LOOK_AFTER_S), stands)
-        if stands:
-            binder.wake_sync()
+                           moment + datetime.timedelta(seconds=LOOK_AFTER_S), stands,
+                           partition_wishes.is_met)
+        binder.wake_sync()
         for split in splits:
             if split.id in ours and faults[split.id]:
                 LOG.error("device=%s host=%s generation %d could not be split as %s: %s. %s",
@@ -248,7 +251,8 @@ def stand_of(split: rows.Split) -> rows.Stand | None:
 
     While somebody has a handle of it, the wish may be what gives him his partition back.
     """
-    if split.reported is None or not split.reported.partitions or split.busy:
+    if (split.reported is None or not split.reported.partitions or split.busy
+            or split.reported_key == rows.UNCERTAIN):
         return None
     wish = partition_wishes.what_is(split.reported)
     return rows.Stand(wish=wish, key=partition_wishes.key_of_wish(wish),

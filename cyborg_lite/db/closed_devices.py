@@ -20,6 +20,10 @@ CLOSED = sa.and_(P.c.wished_key.is_not(None), P.c.reported_key.is_not(None),
                  P.c.wished_key != P.c.reported_key)
 """A layout is wished for, and the device is split in another way. False without a row too."""
 
+UNCERTAIN = "?"
+"""Stands for what is reported of a device that its agent may have changed since, until the agent
+has looked at it: reports may be older than that."""
+
 IS_GIVEN_UP = sa.and_(P.c.wish_generation > 0,
                       P.c.fault_generation == P.c.wish_generation,
                       P.c.answered_generation == P.c.wish_generation)

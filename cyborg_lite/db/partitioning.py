@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import datetime
 import json
+from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -36,6 +37,7 @@ V = models.devices
 
 CLOSED = closed_devices.CLOSED
 IS_GIVEN_UP = closed_devices.IS_GIVEN_UP
+UNCERTAIN = closed_devices.UNCERTAIN
 BUSY_STATES = states.HELD_STATES | {states.CLEANING}
 """A handle in one of these keeps its device from being split in another way."""
 
@@ -54,9 +56,10 @@ class Split:
 
     wish: what it shall have, as it was stored, without one None. given_up: what was wished for
     instead, and could not be. generation: of the wish, 0 without one. answered: the agent says
-    that it is done, and a report came since. asking: somebody asks it now. busy:
-    handles by state, those alone that keep the device as it is. synced: Placement knows what our
-    rows say of the host. withheld: why the device is reported no more, and may be split otherwise.
+    that it is done, and a report came since. was_asked: the agent may have begun with it.
+    asking: somebody asks it now. busy: handles by state, those alone that keep the device as it is.
+    synced: Placement knows what our rows say of the host. withheld: why the device is reported no
+    more, and may be split otherwise.
     model: of the device that was reported, where that was kept.
     """
 
@@ -72,6 +75,7 @@ class Split:
     wished_key: str | None = None
     generation: int = 0
     wished_at: datetime.datetime | None = None
+    was_asked: bool = False
     asking: bool = False
     fault: str | None = None
     fault_generation: int = 0
@@ -85,6 +89,11 @@ class Split:
     def is_as_wished(self) -> bool:
         """Whether nothing has to be done."""
         return self.wished_key is None or self.wished_key == self.reported_key
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the device is as was reported: no agent began to change it and didn't say how."""
+        return self.reported_key != UNCERTAIN and (self.is_as_wished or not self.was_asked)
 
     @property
     def has_failed(self) -> bool:
@@ -113,16 +122,22 @@ def _split(row: sa.Row[Any], busy: Mapping[str, int]) -> Split:
     return Split(
         id=row.id, device_uuid=row.device_uuid, hostname=row.hostname, address=row.address,
         driver=row.driver, reported_key=row.reported_key, wished_key=row.wished_key,
-        reported=None if reported is None else codec.decode(
-            messages.ReportedPartitioning, reported),
+        reported=None if reported is None else _reported(reported),
         model=None if reported is None else reported.get(MODEL),
         wish=_wish(row.wish),
         given_up=[one for one in json.loads(row.wish) if GIVEN_UP in one]
         if row.wish and is_given_up else None,
         generation=row.wish_generation, wished_at=row.wished_at,
-        asking=row.lease_owner is not None, fault=row.fault, fault_generation=row.fault_generation,
+        # a wish is due when it is made; then when its agent is to be asked again, or not at all
+        was_asked=row.due_at != row.wished_at, asking=row.lease_owner is not None,
+        fault=row.fault, fault_generation=row.fault_generation,
         answered=row.answered_generation == row.wish_generation and row.digest is not None,
         busy=busy, synced=row.host_generation == row.synced_generation, withheld=row.withheld)
+
+
+def _reported(stored: Any) -> messages.ReportedPartitioning:
+    reported: messages.ReportedPartitioning = codec.decode(messages.ReportedPartitioning, stored)
+    return reported
 
 
 def _wish(stored: str | None) -> list[dict[str, Any]] | None:
@@ -168,8 +183,8 @@ def set_wish(database: session.Database, split: Split, wish: Sequence[Mapping[st
              key_now: str, user_id: str | None, *, must_be_free: bool) -> None:
     """Wish for a layout, judged for the device as `split` shows it. The host becomes dirty.
 
-    key: of the wish; key_now: of the device as it is, to compare. must_be_free: nobody may have a
-    handle of the device.
+    key: of the wish; key_now: of the device as it is, to compare, or UNCERTAIN. must_be_free:
+    nobody may have a handle of the device.
 
     ChangedMeanwhile when somebody wished since then, or the device is split in another way by
     now; InUse when a handle is. Its handles are locked, so that a bind either was before, or sees
@@ -273,18 +288,22 @@ def take_due(database: session.Database, owner: leases.Owner, moment: datetime.d
 @session.retrying
 def finish(database: session.Database, hostname: str, faults: Mapping[int, str | None],
            lease: leases.Owner, look_at: datetime.datetime,
-           stands: Mapping[int, Stand] | None = None) -> list[int]:
+           stands: Mapping[int, Stand] | None = None,
+           is_met: Callable[[messages.ReportedPartitioning, Sequence[Mapping[str, Any]]], bool]
+           = lambda reported, wish: False) -> list[int]:
     """Write what an agent answered, by id; returns those that were still ours.
 
     A wish without a fault is looked at again at `look_at`; the report that confirms it comes
     before. One with a fault is left alone until somebody wishes again, or the agent starts. stands:
-    of those with a fault, what the device has as ever; it goes on with that, open again.
+    of those with a fault, what the device has as ever; it goes on with that, open again. is_met:
+    whether what was reported last is the wish: of a device that was uncertain that is enough.
     """
     with database.writing() as connection:
         # what it says is believed when a report confirms it
         services.ask_for_report(connection, {hostname})
         rows = connection.execute(
-            sa.select(P.c.id, P.c.wish_generation, P.c.wish, P.c.reported_key)
+            sa.select(P.c.id, P.c.wish_generation, P.c.wish, P.c.wished_key, P.c.reported,
+                      P.c.reported_key)
             .where(P.c.id.in_(sorted(faults)), P.c.lease_owner == lease.conductor,
                    P.c.due_at == lease.lease_until)
             .order_by(P.c.id).with_for_update()).all()
@@ -300,6 +319,11 @@ def finish(database: session.Database, hostname: str, faults: Mapping[int, str |
             # a report since then may tell of something else
             if stand is not None and stand.reported_key == row.reported_key:
                 _go_on_with(connection, hostname, row, stand)
+            elif (not faults[row.id] and row.reported_key == UNCERTAIN and row.reported is not None
+                    and is_met(_reported(json.loads(row.reported)), _wish(row.wish) or ())):
+                connection.execute(sa.update(P).where(P.c.id == row.id).values(
+                    reported_key=row.wished_key, answered_generation=0, due_at=None))
+                services.mark_hosts_changed(connection, {hostname})
     return [row.id for row in rows]
 
 
@@ -327,9 +351,12 @@ def postpone(database: session.Database, ids: Collection[int], lease: leases.Own
 
 def known(connection: sa.Connection, hostname: str) -> dict[str, Mapping[str, Any]]:
     """What is stored of a host's devices, by device uuid. One statement."""
+    is_uncertain = sa.and_(P.c.reported_key == UNCERTAIN,
+                           P.c.wish_generation != P.c.answered_generation,
+                           P.c.wish_generation != P.c.fault_generation)
     return {row["device_uuid"]: {**row, "wish": _wish(row["wish"])} for row in connection.execute(
         sa.select(P.c.id, P.c.device_uuid, P.c.address, P.c.driver, P.c.reported,
-                  P.c.reported_key, P.c.wish, P.c.wished_key)
+                  P.c.reported_key, P.c.wish, P.c.wished_key, is_uncertain.label("is_uncertain"))
         .where(P.c.hostname == hostname)).mappings()}
 
 

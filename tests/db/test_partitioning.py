@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import states
+from cyborg_lite.conductor import partition_wishes
 from cyborg_lite.conductor import partitioning
 from cyborg_lite.db import arqs
 from cyborg_lite.db import binds
@@ -79,6 +80,15 @@ def take(database: session.Database, owner: leases.Owner | None = None,
          ahead_s: float = 1) -> list[rows.Split]:
     moment = session.now() + datetime.timedelta(seconds=ahead_s)
     return rows.take_due(database, owner or builders.an_owner(), moment, 10)
+
+
+def has_answered(database: session.Database) -> None:
+    """The agent of the one wish says that it is met."""
+    sync(database)
+    owner = builders.an_owner(lease_s=600)
+    [task] = take(database, owner, ahead_s=100)
+    rows.finish(database, builders.HOST, {task.id: None}, owner, later(),
+                is_met=partition_wishes.is_met)
 
 
 def later(seconds: float = 90) -> datetime.datetime:
@@ -340,6 +350,23 @@ def test_a_wish_that_has_waited_for_long_may_be_taken_back_unless_an_agent_is_as
 
     wish(database, SEVEN_ID)
 
+    assert shown(database).state == "applying"
+    assert bind(database).failed
+    has_answered(database)
+    assert shown(database).state == "applied"
+    assert bind(database).failed == {}
+
+
+def test_a_wish_of_which_no_agent_heard_is_taken_back_at_once(database: session.Database) -> None:
+    a_host(database)
+    wish(database, PAIR_ID)
+    with database.writing() as connection:
+        long_ago = session.now() - datetime.timedelta(seconds=partitioning.GIVE_UP_S + 1)
+        connection.execute(sa.update(models.device_partitions).values(
+            wished_at=long_ago, due_at=long_ago))
+
+    wish(database, SEVEN_ID)
+
     assert shown(database).state == "applied"
     assert bind(database).failed == {}
 
@@ -538,6 +565,8 @@ def test_after_a_failure_another_layout_may_be_wished_for_also_the_old_one(
 
     wish(database, SEVEN_ID)
 
+    assert shown(database).state == "applying"
+    has_answered(database)
     assert (shown(database).state, shown(database).fault) == ("applied", None)
     assert bind(database).failed == {}
 
@@ -633,6 +662,8 @@ def test_what_a_reboot_took_from_servers_and_failed_may_be_tried_again(
     assert (again.generation, sum(again.busy.values())) == (2, 1)
     card.partitions = there
     store(database, card)
+    assert shown(database).state == "applying"
+    has_answered(database)
     assert shown(database).state == "applied"
 
 

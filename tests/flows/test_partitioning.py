@@ -6,6 +6,7 @@ Placement and the conductor are real; the agent is played at its RPC endpoint.
 
 from __future__ import annotations
 
+import collections
 import logging
 import pathlib
 from collections.abc import Iterator
@@ -125,6 +126,44 @@ def test_at_no_moment_is_capacity_offered_that_does_not_exist(world: World) -> N
     assert len(offers) >= 10
     assert world.offered() == {LARGE: (1, 0), split_cards.rp_uuid("A100-2-10C"): (1, 0),
                                SMALL: (2, 0)}
+
+
+@pytest.mark.parametrize("nth", [1, 3, 5])
+def test_also_not_when_placement_takes_no_write_from_one_on(world: World, nth: int) -> None:
+    """Until the host has reported what it has by then, and a while longer."""
+    too_much: list[object] = []
+    writes: list[str] = []
+
+    def there() -> dict[str, int]:
+        return collections.Counter(split_cards.rp_uuid(str(one.vgpu_type))
+                                   for one in world.card.partitions)
+
+    def look(method: str, path: str) -> int | None:
+        world.placement.before = lambda method, path: None
+        too_much.extend((provider, total, reserved, there())
+                        for provider, (total, reserved) in world.offered().items()
+                        if total - reserved > there().get(provider, 0))
+        world.placement.before = look
+        if method == "GET":
+            return None
+        writes.append(path)
+        return 503 if nth <= len(writes) and is_refusing else None
+
+    world.placement.before = look
+    is_refusing = True
+    world.wish("9-14-19x2")
+    for _ in range(3):
+        for _ in range(2):
+            world.sync()
+            world.apply()
+            world.report()
+        world.passed_s += 60
+        is_refusing = False
+    world.placement.before = lambda method, path: None
+
+    assert too_much == []
+    assert world.state() == ("applied", None)
+    assert world.offered() == {provider: (number, 0) for provider, number in there().items()}
 
 
 def test_a_profile_that_stays_keeps_its_provider(world: World) -> None:
@@ -327,7 +366,11 @@ def test_a_fault_is_shown_and_the_card_stays_closed_until_somebody_decides(
     assert world.apply() == 0
     [line] = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert DEVICE in line.getMessage()
+    world.card.breaks = None
     world.wish("19x7")
+    world.sync()
+    assert world.offered() == {SMALL: (7, 7)}
+    world.apply()
     world.sync()
     assert world.state() == ("applied", None)
     assert world.offered() == {SMALL: (7, 0)}
@@ -428,6 +471,29 @@ def test_a_card_of_which_a_report_tells_otherwise_meanwhile_stays_closed(world: 
 
     assert world.offered() == {SMALL: (2, 2)}
     assert world.state() == ("failed", f"{world.card.breaks} {partitioning.UNTIL_SET_AGAIN}")
+
+
+def test_a_report_from_before_a_failure_opens_nothing_that_went_since(world: World) -> None:
+    before = world.agent.report()
+    world.agent.before = lambda wishes: world.card.split({"7g.40gb": 1})
+    world.card.breaks = "creating a partition failed; so did going back"
+    world.wish()
+    world.sync()
+    world.apply()
+    world.agent.before, world.card.breaks = lambda wishes: None, None
+
+    world.wish("19x7")
+    world.client.report(before)
+    world.sync()
+    late = (world.state()[0], world.offered())
+    world.apply()
+    world.report()
+    world.sync()
+
+    assert late == ("applying", {SMALL: (7, 7)})
+    assert len(world.agent.asked) == 2
+    assert world.state() == ("applied", None)
+    assert world.offered() == {SMALL: (7, 0)}
 
 
 def test_the_same_wish_is_tried_again_after_it_failed(world: World) -> None:
