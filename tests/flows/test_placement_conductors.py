@@ -26,10 +26,10 @@ def world(sqlite: session.Database, placement: placement_fixture.Placement) -> W
     return World(sqlite, placement)
 
 
-def test_twenty_hosts_with_the_same_new_trait_at_once_come_right(
+def test_fifty_hosts_with_the_same_new_trait_at_once_come_right(
         server_database: session.Database, placement: placement_fixture.Placement) -> None:
     world = World(server_database, placement)
-    hosts = [f"node{number}" for number in range(20)]
+    hosts = [f"node{number}" for number in range(50)]
     for host in hosts:
         placement.make_compute_node(host)
         world.report(1, host=host, traits=("CUSTOM_BRAND_NEW",), handles=2,
@@ -39,7 +39,7 @@ def test_twenty_hosts_with_the_same_new_trait_at_once_come_right(
     with concurrent.futures.ThreadPoolExecutor(len(syncs)) as pool:
         done = [future.result() for future in [pool.submit(sync.run_once) for sync in syncs]]
 
-    assert sum(done) == 20
+    assert sum(done) == 50
     for host in hosts:
         assert not world.is_dirty(host)
         rp = builders.rp_uuid(host=host)
