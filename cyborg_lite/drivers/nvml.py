@@ -75,6 +75,17 @@ def ask(addresses: Iterable[str]) -> dict[str, Answer]:
             pynvml.nvmlShutdown()
 
 
+PROCESSES = ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses")
+"""The calls that list processes; drivers before R515 know them as `_v2` alone."""
+
+
+def mismatch_of(binding: Any) -> type[Exception]:
+    """What the binding raises for a call that the driver doesn't know: not always an NVMLError."""
+    found: type[Exception] = getattr(
+        binding, "NVMLLibraryMismatchError", binding.NVMLError_FunctionNotFound)
+    return found
+
+
 def bus_id(address: str) -> bytes:
     """Return a PCI address as NVML writes it: its domain has eight digits."""
     domain, _, rest = address.partition(":")
@@ -101,15 +112,23 @@ class _Card:
         types = self._vgpu_types(handle)
         names = {number: self._text(nvml.nvmlVgpuTypeGetName, number) for number in types}
         try:
-            processes = (len(nvml.nvmlDeviceGetComputeRunningProcesses(handle))
-                         + len(nvml.nvmlDeviceGetGraphicsRunningProcesses(handle)))
-        except nvml.NVMLError as error:
+            processes = sum(self._processes(call, handle) for call in PROCESSES)
+        except (nvml.NVMLError, mismatch_of(nvml)) as error:
             return Answer(f"the nvidia driver has it, and whether processes use it can't be read "
                           f"({error})", vgpu_types=names)
         return Answer(
             mig=mig, processes=processes, vgpu_types=names,
             in_partitions=self._in_partitions(handle, names) if mig else {},
             sliced=() if mig else tuple(self._sliced(handle, names)))
+
+    def _processes(self, call: str, handle: Any) -> int:
+        nvml = self._nvml
+        try:
+            return len(getattr(nvml, call)(handle))
+        except mismatch_of(nvml):
+            if not hasattr(nvml, f"{call}_v2"):
+                raise
+            return len(getattr(nvml, f"{call}_v2")(handle))
 
     def _vgpu_types(self, handle: Any) -> list[int]:
         try:

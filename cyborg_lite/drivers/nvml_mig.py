@@ -126,6 +126,8 @@ class _Asking:
             raise Refused(call, FUNCTION_NOT_FOUND, "this nvidia-ml-py doesn't know it")
         try:
             return function(*arguments)
+        except nvml.mismatch_of(self.binding) as error:
+            raise Refused(call, FUNCTION_NOT_FOUND, str(error)) from error
         except self.binding.NVMLError as error:
             code = int(error.value)
             more = f" ({_MEANING[code]})" if code in _MEANING else ""
@@ -251,8 +253,11 @@ def _used(ask: _Asking, card: Any) -> set[int]:
         except Refused as error:
             if error.code != NOT_FOUND:     # its server has ended since it was listed
                 raise
-    for call in ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses"):
-        for process in _or_none(ask, call, card) or ():
+    for call in nvml.PROCESSES:
+        listed = _or_none(ask, call, card)
+        if listed is None:
+            listed = _or_none(ask, f"{call}_v2", card)
+        for process in listed or ():
             number = getattr(process, "gpuInstanceId", None)
             if number is not None:
                 found.add(int(number))

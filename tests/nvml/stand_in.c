@@ -649,6 +649,17 @@ EXPORT int nvmlDeviceGetGraphicsRunningProcesses_v3(handle_t *h, u32 *count, pro
     return leave(OK);
 }
 
+/* All that drivers before R515 know, with the same structure. */
+EXPORT int nvmlDeviceGetComputeRunningProcesses_v2(handle_t *h, u32 *count, process_t *processes)
+{
+    return nvmlDeviceGetComputeRunningProcesses_v3(h, count, processes);
+}
+
+EXPORT int nvmlDeviceGetGraphicsRunningProcesses_v2(handle_t *h, u32 *count, process_t *processes)
+{
+    return nvmlDeviceGetGraphicsRunningProcesses_v3(h, count, processes);
+}
+
 EXPORT int nvmlDeviceGetVirtualizationMode(handle_t *h, u32 *mode)
 {
     ENTER;

@@ -131,6 +131,22 @@ def test_a_card_that_names_no_profile_while_its_mode_is_off_says_what_to_do(host
     assert "nvidia-smi -mig 1" in (partitioning.fault or "")
 
 
+def test_a_driver_that_knows_an_older_way_to_list_processes_is_asked_so(host: Start) -> None:
+    there = host(lab.A100)
+    there.apply("3g.20gb")
+    there.nvml.happen("clients", value=2)
+    newer = "nvmlDevice{}RunningProcesses_v3:1=13"
+
+    with there.nvml.failing(";".join(map(newer.format, ("GetCompute", "GetGraphics")))):
+        device = there.device()
+    # the other way round, so that it is another plan
+    with there.nvml.failing(";".join(map(newer.format, ("GetGraphics", "GetCompute")))):
+        answer = nvml.ask([lab.CARD])[lab.CARD]
+
+    assert device.partitioning.fault is None
+    assert (answer.unknown, answer.processes) == (None, 2)
+
+
 @pytest.mark.parametrize("code", [3, 12, 13, 22])
 def test_a_host_without_vgpu_software_may_say_so_in_several_ways(host: Start, code: int) -> None:
     there = host(lab.H200)
