@@ -152,7 +152,7 @@ class Endpoint:
 
     @buses.exposed
     def show_partitioning(self, uuid: str, every_layout: bool) -> messages.Partitioning:
-        return partitioning.show(self._database, uuid, every_layout)
+        return partitioning.show(self._database, uuid, every_layout, self._watch.horizon())
 
     @buses.exposed
     def set_partitioning(self, uuid: str, layout: str | None,

@@ -20,6 +20,7 @@ from cyborg_lite import messages
 from cyborg_lite.conductor import arqs
 from cyborg_lite.conductor import partition_wishes
 from cyborg_lite.db import leases
+from cyborg_lite.db import liveness
 from cyborg_lite.db import partitioning as rows
 from cyborg_lite.db import session
 
@@ -49,9 +50,10 @@ UNTIL_SET_AGAIN = ("(None of its attach handles is given out until a layout is a
 # --- what the API asks ------------------------------------------------------------------------
 
 
-def show(database: session.Database, uuid: str, every_layout: bool) -> messages.Partitioning:
-    """How a device is, shall be and can be split. NotFound."""
-    split = rows.get(database, uuid)
+def show(database: session.Database, uuid: str, every_layout: bool,
+         horizon: liveness.Horizon = liveness.NOBODY_IS_DOWN) -> messages.Partitioning:
+    """How a device is, shall be and can be split. horizon: which hosts are down. NotFound."""
+    split = rows.get(database, uuid, horizon)
     if split is None or split.reported is None or split.reported.scheme == partition_wishes.NONE:
         return messages.Partitioning(scheme=partition_wishes.NONE, state="unsupported")
     reported = split.reported
@@ -80,6 +82,12 @@ def _fault(split: rows.Split, reported: messages.ReportedPartitioning) -> str | 
     if _would_destroy(split):
         return ("It waits: partitions that exist would have to go, and attach handles of the "
                 "device are in use.")
+    if split.host_state != liveness.UP:
+        return (f"Host {split.hostname} is {split.host_state}: its agent was last heard of at "
+                f"{session.text(split.last_seen)}. It splits the device when it is back.")
+    if split.is_silent:
+        return (f"The agent of host {split.hostname} has not said yet that it is done; it is "
+                f"asked every {ASK_AGAIN_S} s.")
     return reported.fault
 
 

@@ -25,6 +25,7 @@ from cyborg_lite import messages
 from cyborg_lite import states
 from cyborg_lite.db import closed_devices
 from cyborg_lite.db import leases
+from cyborg_lite.db import liveness
 from cyborg_lite.db import models
 from cyborg_lite.db import services
 from cyborg_lite.db import session
@@ -58,8 +59,9 @@ class Split:
     instead, and could not be. generation: of the wish, 0 without one. answered: the agent says
     that it is done, and a report came since. was_asked: the agent may have begun with it.
     asking: somebody asks it now. busy: handles by state, those alone that keep the device as it is.
-    synced: Placement knows what our rows say of the host. withheld: why the device is reported no
-    more, and may be split otherwise.
+    is_silent: the agent was to be asked, and has said nothing yet. host_state, last_seen: of the
+    host. synced: Placement knows what our rows say of the host. withheld: why the device is
+    reported no more, and may be split otherwise.
     model: of the device that was reported, where that was kept.
     """
 
@@ -77,6 +79,9 @@ class Split:
     wished_at: datetime.datetime | None = None
     was_asked: bool = False
     asking: bool = False
+    is_silent: bool = False
+    host_state: str = liveness.UP
+    last_seen: datetime.datetime | None = None
     fault: str | None = None
     fault_generation: int = 0
     answered: bool = False
@@ -111,7 +116,7 @@ class Stand:
 
 
 _SPLIT = sa.select(
-    P, N.c.generation.label("host_generation"), N.c.synced_generation, N.c.digest,
+    P, N.c.generation.label("host_generation"), N.c.synced_generation, N.c.digest, N.c.last_seen,
     sa.select(V.c.withheld).where(V.c.uuid == P.c.device_uuid).scalar_subquery().label("withheld"),
 ).outerjoin_from(P, N, N.c.name == P.c.hostname)
 
@@ -130,6 +135,10 @@ def _split(row: sa.Row[Any], busy: Mapping[str, int]) -> Split:
         generation=row.wish_generation, wished_at=row.wished_at,
         # a wish is due when it is made; then when its agent is to be asked again, or not at all
         was_asked=row.due_at != row.wished_at, asking=row.lease_owner is not None,
+        is_silent=(row.due_at is not None and row.due_at > session.now()
+                   and row.lease_owner is None
+                   and row.answered_generation != row.wish_generation),
+        host_state=getattr(row, "host_state", liveness.UP), last_seen=row.last_seen,
         fault=row.fault, fault_generation=row.fault_generation,
         answered=row.answered_generation == row.wish_generation and row.digest is not None,
         busy=busy, synced=row.host_generation == row.synced_generation, withheld=row.withheld)
@@ -162,10 +171,12 @@ def _busy(connection: sa.Connection,
 # --- what the API asks ------------------------------------------------------------------------
 
 
-def get(database: session.Database, device_uuid: str) -> Split | None:
+def get(database: session.Database, device_uuid: str,
+        horizon: liveness.Horizon = liveness.NOBODY_IS_DOWN) -> Split | None:
     """One device; None when its driver never said how it can be split. NotFound. Two statements."""
+    state = liveness.host_state(horizon).label("host_state")
     with database.reading() as connection:
-        row = connection.execute(_SPLIT.where(
+        row = connection.execute(_SPLIT.add_columns(state).where(
             P.c.device_uuid == device_uuid,
             sa.exists().where(V.c.uuid == P.c.device_uuid))).first()
         if row is None:

@@ -25,6 +25,7 @@ from cyborg_lite.db import arqs
 from cyborg_lite.db import binds
 from cyborg_lite.db import handles
 from cyborg_lite.db import leases
+from cyborg_lite.db import liveness
 from cyborg_lite.db import models
 from cyborg_lite.db import partitioning as rows
 from cyborg_lite.db import purge
@@ -491,6 +492,19 @@ def test_an_agent_is_asked_only_once_placement_knows(database: session.Database)
     [task] = take(database)
     assert (task.device_uuid, task.address, task.driver, task.generation, task.answered) == (
         DEVICE, split_cards.ADDRESS, "nvidia_mig_driver", 1, False)
+
+
+def test_what_waits_for_a_host_that_is_down_says_so(database: session.Database) -> None:
+    a_host(database)
+    wish(database, PAIR_ID)
+    sync(database)
+    soon = session.now() + datetime.timedelta(seconds=60)
+    horizon = liveness.Horizon(down_before=soon)
+
+    down = partitioning.show(database, DEVICE, False, horizon)
+
+    assert (down.state, shown(database).fault) == ("applying", None)
+    assert str(down.fault).startswith(f"Host {builders.HOST} is down: its agent was last heard of")
 
 
 def test_of_several_conductors_one_takes_a_wish_until_its_lease_is_over(

@@ -317,7 +317,9 @@ def test_a_silent_agent_is_asked_again(world: World) -> None:
     world.apply()
     world.report()
 
-    assert (at_once, waiting) == (0, ("applying", None))
+    assert (at_once, waiting) == (0, (
+        "applying", f"The agent of host {builders.HOST} has not said yet that it is done; it is "
+        "asked every 15 s."))
     assert world.state() == ("applied", None)
 
 
