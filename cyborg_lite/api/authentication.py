@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import ipaddress
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +17,8 @@ from oslo_config import cfg
 
 from cyborg_lite import errors
 from cyborg_lite.api import faults
+
+LOG = logging.getLogger(__name__)
 
 GROUP = "keystone_authtoken"
 
@@ -94,5 +97,8 @@ def authenticated(app: faults.Application, conf: cfg.ConfigOpts) -> faults.Appli
         refuse_exposed_noauth(conf)
         return NoAuth(app, conf)
     refuse_cache_without_library(conf)
+    if not (conf[GROUP].auth_type or conf[GROUP].auth_section):
+        LOG.error("[%s] auth_type is not set: no token can be checked, and each request that has "
+                  "one fails. Set password with its options.", GROUP)
     protected: faults.Application = auth_token.AuthProtocol(app, {"oslo_config_config": conf})
     return protected

@@ -37,3 +37,16 @@ def test_a_cache_of_tokens_without_its_library_ends_the_start(
 
     with pytest.raises(cfg.Error, match=r"memcached_servers = cache:11211: .* extra memcached"):
         app.make_app(conf, cloud.client)
+
+
+@pytest.mark.parametrize(("more", "said"), [
+    ("", True), ("auth_type = none", False), ("auth_section = nova", False)])
+def test_that_nobody_can_check_tokens_is_said_at_the_start(
+        more: str, said: bool, cloud: clouds.Cloud, tmp_path: pathlib.Path,
+        caplog: pytest.LogCaptureFixture) -> None:
+    conf = clouds.configuration(tmp_path, "sqlite://", more=f"[keystone_authtoken]\n{more}\n")
+    conf.set_override("auth_strategy", "keystone", group="api")
+
+    app.make_app(conf, cloud.client)
+
+    assert ("[keystone_authtoken] auth_type is not set" in caplog.text) is said
