@@ -19,7 +19,7 @@ from cyborg_lite import messages
 from cyborg_lite import states
 from cyborg_lite.db import heartbeats
 from cyborg_lite.db import models
-from cyborg_lite.db import partitioning
+from cyborg_lite.db import partition_reports
 from cyborg_lite.db import session
 from cyborg_lite.db import uncleaned
 
@@ -141,7 +141,7 @@ def _locked_host(connection: sa.Connection, report: messages.HostReport,
 def _known(connection: sa.Connection, host: str) -> KnownHost:
     devices = connection.execute(
         sa.select(V).where(V.c.hostname == host)).mappings().all()
-    partitions = partitioning.known(connection, host)
+    partitions = partition_reports.known(connection, host)
     if not devices:
         return KnownHost(partitions=partitions)
     deployables = connection.execute(
@@ -192,9 +192,9 @@ def _apply(connection: sa.Connection, host: str, changes: Changes) -> None:
                 {**_without_parent(row), **times, **constant, "deployable_id": ids[row["parent"]]}
                 for row in rows])
     _change(connection, A, changes.changed_attributes)
-    partitioning.forget_wishes(connection, changes.replaced)
-    partitioning.store_reported(connection, host, changes.new_partitions,
-                                changes.changed_partitions)
+    partition_reports.forget_wishes(connection, changes.replaced)
+    partition_reports.store_reported(connection, host, changes.new_partitions,
+                                     changes.changed_partitions)
 
 
 def _remove(connection: sa.Connection, changes: Changes) -> None:

@@ -19,7 +19,7 @@ from cyborg_lite.db import leases
 from cyborg_lite.db import liveness
 from cyborg_lite.db import models
 from cyborg_lite.db import orphans
-from cyborg_lite.db import partitioning
+from cyborg_lite.db import partition_reports
 from cyborg_lite.db import services
 from cyborg_lite.db import session
 from cyborg_lite.db import uncleaned
@@ -164,5 +164,5 @@ def drop_host(database: session.Database, hostname: str,
             uncleaned.note(connection, hostname, unclean)
         devices = connection.execute(sa.delete(V).where(V.c.hostname == hostname)).rowcount
         connection.execute(sa.delete(N).where(N.c.id == host.id))
-        partitioning.forget_hosts(connection, [hostname])
+        partition_reports.forget_hosts(connection, [hostname])
         return {"devices": devices, "handles": len(handles), "to_clean": len(unclean)}

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How devices are split and shall be split, and who has it done. What a layout is, is not here.
 
+What reports bring is in `partition_reports.py`.
+
 A row outlives its device, so that a card that was away for a while keeps the wish.
 """
 
@@ -12,7 +14,6 @@ import datetime
 import json
 from collections.abc import Callable
 from collections.abc import Collection
-from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -37,7 +38,6 @@ P = models.device_partitions
 V = models.devices
 
 CLOSED = closed_devices.CLOSED
-IS_GIVEN_UP = closed_devices.IS_GIVEN_UP
 UNCERTAIN = closed_devices.UNCERTAIN
 BUSY_STATES = states.HELD_STATES | {states.CLEANING}
 """A handle in one of these keeps its device from being split in another way."""
@@ -129,7 +129,7 @@ def _split(row: sa.Row[Any], busy: Mapping[str, int]) -> Split:
         driver=row.driver, reported_key=row.reported_key, wished_key=row.wished_key,
         reported=None if reported is None else _reported(reported),
         model=None if reported is None else reported.get(MODEL),
-        wish=_wish(row.wish),
+        wish=wish_of(row.wish),
         given_up=[one for one in json.loads(row.wish) if GIVEN_UP in one]
         if row.wish and is_given_up else None,
         generation=row.wish_generation, wished_at=row.wished_at,
@@ -149,7 +149,7 @@ def _reported(stored: Any) -> messages.ReportedPartitioning:
     return reported
 
 
-def _wish(stored: str | None) -> list[dict[str, Any]] | None:
+def wish_of(stored: str | None) -> list[dict[str, Any]] | None:
     return None if stored is None else [
         one for one in json.loads(stored) if GIVEN_UP not in one]
 
@@ -331,7 +331,7 @@ def finish(database: session.Database, hostname: str, faults: Mapping[int, str |
             if stand is not None and stand.reported_key == row.reported_key:
                 _go_on_with(connection, hostname, row, stand)
             elif (not faults[row.id] and row.reported_key == UNCERTAIN and row.reported is not None
-                    and is_met(_reported(json.loads(row.reported)), _wish(row.wish) or ())):
+                    and is_met(_reported(json.loads(row.reported)), wish_of(row.wish) or ())):
                 connection.execute(sa.update(P).where(P.c.id == row.id).values(
                     reported_key=row.wished_key, answered_generation=0, due_at=None))
                 services.mark_hosts_changed(connection, {hostname})
@@ -339,7 +339,7 @@ def finish(database: session.Database, hostname: str, faults: Mapping[int, str |
 
 
 def _go_on_with(connection: sa.Connection, hostname: str, row: sa.Row[Any], stand: Stand) -> None:
-    given_up = [{**one, GIVEN_UP: True} for one in _wish(row.wish) or ()]
+    given_up = [{**one, GIVEN_UP: True} for one in wish_of(row.wish) or ()]
     connection.execute(sa.update(P).where(P.c.id == row.id).values(
         wish=session.to_json([*stand.wish, *given_up]), wished_key=stand.key,
         reported_key=stand.key, answered_generation=row.wish_generation))
@@ -355,63 +355,3 @@ def postpone(database: session.Database, ids: Collection[int], lease: leases.Own
             sa.update(P).where(P.c.id.in_(sorted(ids)), P.c.lease_owner == lease.conductor,
                                P.c.due_at == lease.lease_until)
             .values(lease_owner=None, due_at=until))
-
-
-# --- what a report brings ---------------------------------------------------------------------
-
-
-def known(connection: sa.Connection, hostname: str) -> dict[str, Mapping[str, Any]]:
-    """What is stored of a host's devices, by device uuid. One statement."""
-    is_uncertain = sa.and_(P.c.reported_key == UNCERTAIN,
-                           P.c.wish_generation != P.c.answered_generation,
-                           P.c.wish_generation != P.c.fault_generation)
-    return {row["device_uuid"]: {**row, "wish": _wish(row["wish"])} for row in connection.execute(
-        sa.select(P.c.id, P.c.device_uuid, P.c.address, P.c.driver, P.c.reported,
-                  P.c.reported_key, P.c.wish, P.c.wished_key, is_uncertain.label("is_uncertain"))
-        .where(P.c.hostname == hostname)).mappings()}
-
-
-def store_reported(connection: sa.Connection, hostname: str, new: Iterable[Mapping[str, Any]],
-                   changed: Sequence[Mapping[str, Any]]) -> None:
-    """Write what a report says of partitions, in its transaction.
-
-    A wish that is met now is settled; one that is not any more, after a reboot say, is due. So is
-    what a device went on with when a wish was given up.
-    """
-    moment = session.now()
-    rows = [{**row, "hostname": hostname, "wish_generation": 0, "answered_generation": 0,
-             "fault_generation": 0, "created_at": moment, "updated_at": None} for row in new]
-    if rows:
-        connection.execute(sa.insert(P), rows)
-    if not changed:
-        return
-    session.bulk_update(connection, P, "id", [{**row, "updated_at": moment} for row in changed])
-    ids = [row["id"] for row in changed]
-    connection.execute(
-        sa.update(P).where(P.c.id.in_(ids), P.c.wished_key == P.c.reported_key,
-                           sa.not_(IS_GIVEN_UP))
-        .values(answered_generation=0, fault=None, fault_generation=0, due_at=None,
-                lease_owner=None))
-    connection.execute(
-        sa.update(P).where(P.c.id.in_(ids), CLOSED, P.c.due_at.is_(None),
-                           sa.or_(P.c.fault_generation != P.c.wish_generation, IS_GIVEN_UP))
-        .values(due_at=moment, fault=None, fault_generation=0, answered_generation=0))
-
-
-def forget_wishes(connection: sa.Connection, device_uuids: Collection[str]) -> None:
-    """Drop the wishes of devices in whose places others are; a late answer meets none of them."""
-    if device_uuids:
-        connection.execute(
-            sa.update(P).where(P.c.device_uuid.in_(sorted(device_uuids))).values(
-                wish=None, wished_key=None, wished_by=None, wished_at=None,
-                wish_generation=P.c.wish_generation + 1, answered_generation=0, fault=None,
-                fault_generation=0, due_at=None, lease_owner=None, updated_at=session.now()))
-
-
-def forget_hosts(connection: sa.Connection, hostnames: Collection[str]) -> None:
-    """Drop what is known of the devices of those of these hosts that have no row any more.
-
-    A host for which a layout was set is not dropped while Nova knows it: what it had is made again.
-    """
-    connection.execute(sa.delete(P).where(
-        P.c.hostname.in_(sorted(hostnames)), ~sa.exists().where(N.c.name == P.c.hostname)))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from cyborg_lite.db import models
-from cyborg_lite.db import partitioning
+from cyborg_lite.db import partition_reports
 from cyborg_lite.db import session
 
 N = models.hosts
@@ -44,5 +44,5 @@ def delete_hosts(database: session.Database, names: Sequence[str],
     with database.writing() as connection:
         number = connection.execute(
             sa.delete(N).where(N.c.name.in_(names), _silent(before))).rowcount
-        partitioning.forget_hosts(connection, names)
+        partition_reports.forget_hosts(connection, names)
         return number
