@@ -13,6 +13,7 @@ import contextvars
 import inspect
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -136,6 +137,9 @@ class MessagingBus:
         self._asked = asked or {}
         self._transport = oslo_messaging.get_rpc_transport(conf)
         self._clients: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self._opener: threading.Thread | None = None
+        self._is_open = threading.Event()
 
     def serve(self, topic: str, server: str, endpoint: object) -> Callable[[], None]:
         """Answer calls to topic and server; returns the function that stops it."""
@@ -154,6 +158,7 @@ class MessagingBus:
 
     def call(self, topic: str, server: str | None, method: str, context: dict[str, Any],
              arguments: dict[str, Any], timeout_s: float) -> Any:
+        self._wait_until_open(timeout_s)
         client = self._clients.get(topic)
         if client is None:
             client = self._clients[topic] = oslo_messaging.get_rpc_client(
@@ -162,6 +167,7 @@ class MessagingBus:
         # at_least_once makes the broker say at once that nobody listens
         options = oslo_messaging.TransportOptions(at_least_once=True)
         prepared = client.prepare(timeout=timeout_s, transport_options=options,
+                                  retry=_reconnections(timeout_s / 2),
                                   **({"server": server} if server else {}))
         try:
             return prepared.call(context, "dispatch", function=method, arguments=arguments)
@@ -176,9 +182,38 @@ class MessagingBus:
                 f"Nobody serves {topic}{f' on {server}' if server else ''}; look whether it runs "
                 "and reaches the message broker.") from error
 
+    def _wait_until_open(self, timeout_s: float) -> None:
+        """Wait for the queue of the answers, for which the library would wait without end."""
+        if self._is_open.is_set():
+            return
+        with self._lock:
+            if self._opener is None:
+                self._opener = threading.Thread(target=self._open, name="open-bus", daemon=True)
+                self._opener.start()
+        if not self._is_open.wait(timeout_s / 2):
+            raise errors.Unavailable("The message broker does not answer.")
+
+    def _open(self) -> None:
+        make_queue = getattr(self._transport._driver, "_get_reply_q", None)
+        try:
+            if make_queue is not None:
+                make_queue()
+        except Exception as error:
+            # the call meets the same and has words for it
+            LOG.debug("no queue for answers: %s", error)
+        self._is_open.set()
+
     def close(self) -> None:
         """Give up the connections to the broker; nothing can be called any more."""
         self._transport.cleanup()
+
+
+def _reconnections(within_s: float) -> int:
+    """Return how often to reach for a broker again: the nth time comes 2n seconds later."""
+    number = 0
+    while (number + 1) * (number + 2) <= within_s:
+        number += 1
+    return number
 
 
 class _MessagingEndpoint:

@@ -198,20 +198,31 @@ def test_a_caller_that_gave_up_leaves_nothing_that_is_executed_later(rabbitmq: s
         assert endpoint.committed == []
 
 
-def test_calls_work_again_after_the_broker_restarted(
+def test_a_broker_that_is_away_makes_no_caller_wait_without_end_and_calls_work_when_it_is_back(
         folder: Callable[[str], pathlib.Path]) -> None:
     with servers.rabbitmq_node(folder) as node:
         with serving(node.url, rpc.CONDUCTOR_TOPIC, "node3"):
-            client = rpc.ConductorClient(a_bus(node.url), 10)
-            client.ping()
+            before = rpc.ConductorClient(a_bus(node.url), 4)
+            before.ping()
 
             node.stop()
+            meanwhile = rpc.ConductorClient(a_bus(node.url), 4)
+            for client in (before, meanwhile):
+                began = time.monotonic()
+                with pytest.raises(errors.Unavailable, match="broker does not answer"):
+                    client.ping()
+                assert time.monotonic() - began < 15
             node.start()
 
             give_up = time.monotonic() + 60
-            while True:
-                try:
-                    client.ping()
-                    break
-                except errors.Unavailable:
+            for client in (before, meanwhile):
+                while not answers(client):
                     assert time.monotonic() < give_up
+
+
+def answers(client: rpc.ConductorClient) -> bool:
+    try:
+        client.ping()
+    except errors.Unavailable:
+        return False
+    return True
