@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
+from keystoneauth1 import exceptions as ks_exceptions
 from keystonemiddleware import auth_token
 from oslo_config import cfg
 
@@ -100,5 +101,9 @@ def authenticated(app: faults.Application, conf: cfg.ConfigOpts) -> faults.Appli
     if not (conf[GROUP].auth_type or conf[GROUP].auth_section):
         LOG.error("[%s] auth_type is not set: no token can be checked, and each request that has "
                   "one fails. Set password with its options.", GROUP)
-    protected: faults.Application = auth_token.AuthProtocol(app, {"oslo_config_config": conf})
+    try:
+        protected: faults.Application = auth_token.AuthProtocol(app, {"oslo_config_config": conf})
+    except (ks_exceptions.NoMatchingPlugin, ks_exceptions.OptionError) as error:
+        raise cfg.ConfigFileValueError(
+            f"[{GROUP}] auth_type = {conf[GROUP].auth_type}: {error}") from error
     return protected

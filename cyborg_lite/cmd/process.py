@@ -35,6 +35,9 @@ RESTART_PAUSE_S = 1.0
 PARENT_CHECK_S = 5.0
 """How often a worker looks whether its parent is alive, and a parent after its workers."""
 
+BAD_CONFIGURATION = 78
+"""Exit status of a worker that no successor could do better than (EX_CONFIG of sysexits.h)."""
+
 STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 PASSED_ON = frozenset({signal.SIGHUP, signal.SIGUSR2})
 HANDLED = frozenset({*STOP_SIGNALS, *PASSED_ON, signal.SIGCHLD})
@@ -108,8 +111,8 @@ def main(program: Program, arguments: Sequence[str] | None = None) -> NoReturn:
         run = _Run(program, conf, given, make)
         if workers == 1:
             run.service()
-        else:
-            run.supervise(workers)
+        elif not run.supervise(workers):
+            sys.exit(1)
     except (CannotStart, cfg.Error) as error:
         _complain(program, error)
         sys.exit(1)
@@ -184,13 +187,16 @@ class _Run:
 
     # --- several workers ---
 
-    def supervise(self, count: int) -> None:
-        """Keep `count` workers alive until told to stop; then stop them and wait for them."""
+    def supervise(self, count: int) -> bool:
+        """Keep `count` workers alive until told to stop; then stop them and wait for them.
+
+        Returns False, without being told, when the configuration lets none of them start.
+        """
         signals = _Signals()
         workers: dict[int, float] = {}
         for _ in range(count):
             self._start_worker(workers, signals)
-        stopping = False
+        stopping = hopeless = False
         while workers:
             number = signals.wait(PARENT_CHECK_S)
             if number in STOP_SIGNALS:
@@ -198,12 +204,16 @@ class _Run:
             if number in STOP_SIGNALS or number in PASSED_ON:
                 _signal_all(workers, signal.SIGTERM if stopping else number)
             for pid, started, status in _ended(workers):
-                if not stopping:
+                if status == BAD_CONFIGURATION and not hopeless:
+                    stopping = hopeless = True
+                    _signal_all(workers, signal.SIGTERM)
+                elif not stopping:
                     LOG.error("Worker pid=%d ended with status %d; starting another", pid, status)
                     if time.monotonic() - started < RESTART_PAUSE_S:
                         time.sleep(RESTART_PAUSE_S)
                     self._start_worker(workers, signals)
         signals.close()
+        return not hopeless
 
     def _start_worker(self, workers: dict[int, float], signals: _Signals) -> None:
         parent = os.getpid()
@@ -219,8 +229,11 @@ class _Run:
             signals.close()
             self.service(parent)
             status = 0
-        except (CannotStart, cfg.Error) as error:
+        except CannotStart as error:
             _complain(self._program, error)
+        except cfg.Error as error:
+            _complain(self._program, error)
+            status = BAD_CONFIGURATION
         except BaseException:
             LOG.exception("A worker of %s failed", self._program.name)
         finally:

@@ -185,6 +185,20 @@ def test_a_database_url_that_leads_nowhere_is_said_without_its_password(
     assert "geheim" not in done.stderr
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("options", "reason"), [
+    ("auth_type = passwrd", "auth_type = passwrd: The plugin passwrd could not be found"),
+    ("auth_type = password", "auth_type = password: Auth plugin requires parameters")])
+def test_a_login_that_is_configured_wrongly_ends_the_start(
+        run: Run, options: str, reason: str, workers: int) -> None:
+    done = run("cyborg-lite-api", f"[api]\nport = 0\napi_workers = {workers}\n"
+               f"[DEFAULT]\ntransport_url = fake://\n[keystone_authtoken]\n{options}")
+
+    assert done.returncode == 1
+    assert f"cyborg-lite-api: [keystone_authtoken] {reason}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_conductor_without_a_database_says_which_option_is_missing() -> None:
     done = processes.run(
         [processes.console_script("cyborg-lite-conductor"), "--config-file", "/dev/null"],
