@@ -338,7 +338,7 @@ def test_what_a_conductor_left_that_died_is_done_by_another(world: World) -> Non
     assert (too_early, taken, len(world.agent.asked)) == (0, 1, 1)
 
 
-def test_an_agent_that_knows_no_partitions_is_a_fault(world: World) -> None:
+def test_an_agent_that_knows_no_partitions_is_a_fault_and_has_changed_nothing(world: World) -> None:
     world.stop_agent()
     world.bus.serve(rpc.AGENT_TOPIC, builders.HOST, split_cards.OldAgent())
     world.wish()
@@ -348,6 +348,8 @@ def test_an_agent_that_knows_no_partitions_is_a_fault(world: World) -> None:
 
     state, fault = world.state()
     assert (state, "too old to split devices; upgrade it" in str(fault)) == ("failed", True)
+    world.sync()
+    assert world.offered() == {SMALL: (7, 0)}
 
 
 # --- when it goes wrong -----------------------------------------------------------------------
