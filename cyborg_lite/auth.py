@@ -6,9 +6,11 @@ No database look-ups here.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import functools
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -244,10 +246,20 @@ def list_rules() -> list[Any]:
 
 
 def policy_enforcer() -> policy.Enforcer:
-    """For oslo.policy's generators: an enforcer built from the command line's configuration."""
+    """For oslo.policy's programs: an enforcer of the configuration that they were given."""
     conf = cfg.CONF
-    conf([], project="cyborg-lite")
+    conf(_files_given(sys.argv[1:]), project="cyborg-lite")
     return Enforcer(conf).oslo
+
+
+def _files_given(arguments: list[str]) -> list[str]:
+    """Return what names files among the arguments of a program that has others of its own."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("--config-file", "--config-dir"):
+        parser.add_argument(name, action="append", default=[])
+    given, _ = parser.parse_known_args(arguments)
+    return [*(f"--config-file={name}" for name in given.config_file),
+            *(f"--config-dir={name}" for name in given.config_dir)]
 
 
 def _is_of_a_project(caller: Caller) -> bool:
