@@ -223,7 +223,9 @@ def _set_wish(database: session.Database, split: Split, values: Mapping[str, Any
             .order_by(H.c.id).with_for_update()).all()
         row = connection.execute(
             sa.select(P.c.id, P.c.wish_generation, P.c.wished_key, P.c.wished_at, P.c.reported_key)
-            .where(P.c.id == split.id).with_for_update()).one()
+            .where(P.c.id == split.id).with_for_update()).first()
+        if row is None:
+            raise errors.NotFound(f"Device {split.device_uuid} does not exist any more.")
         if all(getattr(row, name) == values[name]
                for name in ("wish_generation", "wished_key", "wished_at")):
             return  # stored by an earlier try, before the connection broke

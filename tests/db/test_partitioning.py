@@ -151,6 +151,17 @@ def test_a_device_whose_driver_tells_nothing_has_no_partitions(database: session
         partitioning.set_layout(database, device, "empty", None, False)
 
 
+def test_a_device_whose_host_is_dropped_meanwhile_is_not_found(database: session.Database) -> None:
+    a_host(database)
+    split = rows.get(database, DEVICE)
+    assert split is not None
+    with database.writing() as connection:
+        connection.execute(sa.delete(models.device_partitions))
+
+    with pytest.raises(errors.NotFound, match=DEVICE):
+        rows.set_wish(database, split, [], "[]", "?", None, must_be_free=True)
+
+
 def test_a_device_that_does_not_exist_is_not_found(database: session.Database) -> None:
     for ask in (lambda: shown(database), lambda: wish(database, SEVEN_ID)):
         with pytest.raises(errors.NotFound, match=DEVICE):
