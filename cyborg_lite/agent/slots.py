@@ -51,7 +51,8 @@ def misfit(name: str, kind: type[base.Driver],
     for entry in config.entries:
         known = kind.entry_keys | {"match"}
         for key, place in entry.places.items():
-            if key not in known:
+            # to clean nothing is what a driver without that key does anyway
+            if key not in known and (key, entry.clean) != ("clean", "none"):
                 return (f"{place}: {key} means nothing to {name}; it knows "
                         f"{', '.join(sorted(known))}")
         for key, value, able in (("offer", entry.offer, kind.offers),

@@ -104,6 +104,20 @@ def test_a_device_file_is_taken_by_its_driver(path: pathlib.Path,
     assert found.file_complaints == {}
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_driver_understands_that_nothing_is_to_be_cleaned(
+        page: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    name = driver_of(page)
+    (tmp_path / "a.yaml").write_text(
+        f"version: 1\ndriver: {name}\ndevices: [{{match: {{address: a}}, clean: none}}]\n")
+
+    found = hardware.Hardware([name], {}, hardware.Place(
+        sysfs_root=str(tmp_path), state_path=str(tmp_path / "state")),
+        files=device_files.read(str(tmp_path)), checking=True)
+
+    assert found.file_complaints == {}
+
+
 @pytest.mark.parametrize("name", [*preflights.SHOWN, *preflights.PLAYED])
 def test_the_output_that_a_page_shows_is_the_real_one(name: str) -> None:
     assert preflights.output(name) == preflights.stored(name).read_text(), (
