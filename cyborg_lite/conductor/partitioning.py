@@ -58,7 +58,7 @@ def show(database: session.Database, uuid: str, every_layout: bool,
         return messages.Partitioning(scheme=partition_wishes.NONE, state="unsupported")
     reported = split.reported
     return messages.Partitioning(
-        scheme=reported.scheme, fault=_fault(split, reported),
+        scheme=reported.scheme, fault=_fault(split),
         state="failed" if split.has_failed else "applied" if split.is_as_wished else "applying",
         current=partition_wishes.current_of(reported),
         desired=partition_wishes.from_rows(
@@ -67,7 +67,7 @@ def show(database: session.Database, uuid: str, every_layout: bool,
         layouts=partition_wishes.layouts_of(reported, every=every_layout))
 
 
-def _fault(split: rows.Split, reported: messages.ReportedPartitioning) -> str | None:
+def _fault(split: rows.Split) -> str | None:
     """Why the wish could not be met, or what it waits for, or what the driver says now."""
     if split.has_failed:
         return f"{split.fault} {AS_BEFORE if split.is_as_wished else UNTIL_SET_AGAIN}"
@@ -75,7 +75,7 @@ def _fault(split: rows.Split, reported: messages.ReportedPartitioning) -> str | 
         return (f"What is shown is what host {split.hostname} reported last; since then its agent "
                 f"withholds the device: {split.withheld}")
     if split.is_as_wished:
-        return reported.fault
+        return split.reported_fault
     if not split.synced:
         return ("It waits for Placement to learn that nothing of the device may be given out; "
                 f"host {split.hostname} is not in order there yet.")
@@ -88,7 +88,7 @@ def _fault(split: rows.Split, reported: messages.ReportedPartitioning) -> str | 
     if split.is_silent:
         return (f"The agent of host {split.hostname} has not said yet that it is done; it is "
                 f"asked every {ASK_AGAIN_S} s.")
-    return reported.fault
+    return split.reported_fault
 
 
 def set_layout(database: session.Database, uuid: str, layout_id: str | None,

@@ -55,8 +55,10 @@ def store_reported(connection: sa.Connection, hostname: str, new: Iterable[Mappi
     connection.execute(
         sa.update(P).where(P.c.id.in_(ids), P.c.wished_key == P.c.reported_key,
                            sa.not_(closed_devices.IS_GIVEN_UP))
-        .values(answered_generation=0, fault=None, fault_generation=0, due_at=None,
-                lease_owner=None))
+        # MariaDB sets one after the other: a failure that was settled keeps its text
+        .ordered_values((P.c.fault, sa.case((P.c.fault_generation == 0, P.c.fault))),
+                        (P.c.fault_generation, 0), (P.c.answered_generation, 0),
+                        (P.c.due_at, None), (P.c.lease_owner, None)))
     connection.execute(
         sa.update(P).where(P.c.id.in_(ids), closed_devices.CLOSED, P.c.due_at.is_(None),
                            sa.or_(P.c.fault_generation != P.c.wish_generation,

@@ -101,6 +101,14 @@ class Split:
         return self.reported_key != UNCERTAIN and (self.is_as_wished or not self.was_asked)
 
     @property
+    def reported_fault(self) -> str | None:
+        """What the driver says now; of a failure that somebody has settled nothing."""
+        if self.reported is None or (
+                self.is_as_wished and (self.reported.fault or "")[:FAULT_LENGTH] == self.fault):
+            return None
+        return self.reported.fault
+
+    @property
     def has_failed(self) -> bool:
         """Whether the wish was tried and could not be met."""
         return self.generation > 0 and self.fault_generation == self.generation
@@ -205,7 +213,9 @@ def set_wish(database: session.Database, split: Split, wish: Sequence[Mapping[st
     _set_wish(database, split, {
         "wish": session.to_json(list(wish)), "wished_key": key, "reported_key": key_now,
         "wish_generation": split.generation + 1, "wished_by": user_id, "wished_at": moment,
-        "fault": None, "fault_generation": 0, "answered_generation": 0, "lease_owner": None,
+        # reports go on telling it where no agent is asked
+        "fault": split.fault if key == key_now else None,
+        "fault_generation": 0, "answered_generation": 0, "lease_owner": None,
         "due_at": None if key == key_now else moment, "updated_at": moment},
         must_be_free=must_be_free)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 
 import pytest
+import sqlalchemy as sa
 
 from cyborg_lite import errors
 from cyborg_lite import messages
@@ -22,6 +23,7 @@ from cyborg_lite.agent import service
 from cyborg_lite.agent import settings
 from cyborg_lite.conductor import inventory_diff
 from cyborg_lite.conductor import takeover
+from cyborg_lite.db import models
 from tests.drivers.nvidia_mig import lab
 from tests.fixtures import builders
 from tests.fixtures import nova as nova_fixture
@@ -150,12 +152,29 @@ def test_a_split_that_fails_leaves_the_old_layout_and_gives_that_out(node: Node)
     node.there.reboot()
     node.start()
     assert (state(node).state, node.partitions()) == ("failed", [*["1g.5gb"] * 3, "3g.20gb"])
+    split(node, "9-19x3")
+    node.run()
+    assert (state(node).state, state(node).fault) == ("applied", None)
     node.world.client.delete_arqs_of_instance(str(arq.instance_uuid))
     takeover.clean_handles(node.world.conductors[0].binder)
     node.world.background.run()
     node.run()
     split(node, "9x2")
     assert (state(node).state, node.world.offered()) == ("applied", {LARGE: (2, 0)})
+
+
+def test_a_failure_is_forgotten_when_the_layout_that_is_there_is_set(node: Node) -> None:
+    split(node, "9-19x3")
+    with node.there.nvml.failing("nvmlDeviceCreateGpuInstanceWithPlacement:1=999"):
+        split(node, "9x2")
+
+    split(node, "9-19x3")
+
+    assert (state(node).state, state(node).fault) == ("applied", None)
+    with node.world.database.writing() as connection:
+        connection.execute(sa.update(models.hosts).values(digest=None))
+    node.run()
+    assert (state(node).state, state(node).fault) == ("applied", None)
 
 
 def test_what_could_not_be_made_again_after_a_reboot_is_tried_again_under_servers(
