@@ -194,6 +194,21 @@ def test_a_wish_is_met_by_its_partitions_wherever_they_lie(scheme: str) -> None:
     assert not is_met(a_card(scheme), MIXED, a_card(scheme))
 
 
+@pytest.mark.parametrize("there", [
+    a_card(g3_20gb=1, g1_5gb=2), a_card("mig-vgpu", g3_20gb=1, g1_5gb=2), a_sliced_card(A100_4C=3),
+    a_card()], ids=["mig", "mig-vgpu", "vgpu", "empty"])
+def test_a_wish_for_what_is_there_is_met_by_just_that(
+        there: messages.ReportedPartitioning) -> None:
+    wish = partition_wishes.what_is(there)
+
+    assert partition_wishes.is_met(there, wish)
+    assert not partition_wishes.is_met(
+        dataclasses.replace(there, partitions=[*there.partitions, *there.partitions[:1]] or [
+            messages.Partition(profile="7g.40gb", profile_id=0)]), wish)
+    assert sum(one.count for one in partition_wishes.from_rows(there, wish)) == len(
+        there.partitions)
+
+
 def test_the_empty_wish_is_met_by_a_card_without_partitions() -> None:
     assert is_met(a_card(g1_5gb=1), [], a_card())
     assert not is_met(a_card(), [], a_card(g1_5gb=1))
