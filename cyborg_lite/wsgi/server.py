@@ -79,6 +79,16 @@ class _OnListener(wsgi.Server):
         self.bind_addr = listener.getsockname()[:2]
         return listener
 
+    def process_conn(self, conn: Any) -> None:
+        """Let a new connection wait for its first byte with the idle ones, not in a worker.
+
+        Browsers open some beforehand; each would keep a thread until it is timed out.
+        """
+        if conn.last_used is None:
+            self.put_conn(conn)
+        else:
+            super().process_conn(conn)
+
     def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
         """Send cheroot's own messages where ours go."""
         LOG.log(level, "%s", msg, exc_info=traceback)

@@ -6,9 +6,11 @@ What no client library would send; what comes back is an answer of the API, and 
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
+import threading
 from collections.abc import Callable
 from collections.abc import Iterator
 
@@ -22,6 +24,7 @@ WHO = "X-User-Id: u\r\nX-Project-Id: p\r\nX-Roles: admin\r\n"
 JSON = WHO + "Content-Type: application/json\r\n"
 PROFILE = b'[{"name": "wired", "groups": [{"resources:FPGA": "1"}]}]'
 PATIENCE_S = 20
+THREADS = 4
 
 Talk = Callable[[bytes], list[tuple[http.client.HTTPResponse, bytes]]]
 
@@ -29,7 +32,7 @@ Talk = Callable[[bytes], list[tuple[http.client.HTTPResponse, bytes]]]
 @pytest.fixture(scope="module")
 def address(shared_application: faults.Application) -> Iterator[tuple[str, int]]:
     listener = server.listen("127.0.0.1", 0)
-    serving = server.Server(listener, shared_application, 4, faults.refused)
+    serving = server.Server(listener, shared_application, THREADS, faults.refused)
     address: tuple[str, int] = listener.getsockname()
     serving.start()
     yield address
@@ -177,3 +180,35 @@ def test_a_header_with_an_underscore_is_not_the_one_with_a_hyphen(talk: Talk) ->
     (answer, _), = talk(get("/v2/devices", "OpenStack_API_Version: accelerator 2.3\r\n"))
 
     assert answer.getheader("OpenStack-API-Version") == "accelerator 2.0"
+
+
+# --- connections without a request ------------------------------------------------------------
+
+
+def test_connections_that_say_nothing_keep_no_worker_from_others(
+        address: tuple[str, int], talk: Talk) -> None:
+    """As browsers open them beforehand, and whoever wants to block a service."""
+    with contextlib.ExitStack() as silent:
+        for _ in range(THREADS + 1):
+            silent.enter_context(socket.create_connection(address, PATIENCE_S))
+
+        ((answer, _),) = talk(get("/", "Connection: close\r\n"))
+
+    assert answer.status == 200
+
+
+def test_a_connection_that_says_nothing_does_not_hold_up_the_end(
+        shared_application: faults.Application) -> None:
+    listener = server.listen("127.0.0.1", 0)
+    serving = server.Server(listener, shared_application, THREADS, faults.refused)
+    serving.start()
+    with (socket.create_connection(listener.getsockname(), PATIENCE_S),
+          socket.create_connection(listener.getsockname(), PATIENCE_S) as after):
+        after.sendall(get("/"))
+        assert after.recv(12) == b"HTTP/1.1 200"  # by then the silent one is accepted too
+
+        ending = threading.Thread(target=serving.stop, daemon=True)
+        ending.start()
+        ending.join(PATIENCE_S)
+
+        assert not ending.is_alive()
