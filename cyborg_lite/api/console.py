@@ -102,8 +102,8 @@ class Console:
         if path != PATH and not path.startswith(f"{PATH}/"):
             return self._app(environ, start_response)
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return faults.Fault(errors.MethodNotAllowed(
-                f"{PATH} takes GET and HEAD.", allowed=("GET", "HEAD")))(environ, start_response)
+            return self._refuse(errors.MethodNotAllowed(
+                f"{PATH} takes GET and HEAD.", allowed=("GET", "HEAD")), environ, start_response)
         if path == PATH:
             # a relative one, so that it is right below any prefix of a proxy
             start_response("302 Found", [*self._headers, ("Location", f"{PATH[1:]}/"),
@@ -111,9 +111,14 @@ class Console:
             return []
         file = self._files.get(path[len(PATH) + 1:])
         if file is None:
-            return faults.Fault(errors.NotFound("The console has no such file."))(
-                environ, start_response)
+            return self._refuse(errors.NotFound("The console has no such file."), environ,
+                                start_response)
         return self._send(file, environ, start_response)
+
+    def _refuse(self, error: errors.Error, environ: dict[str, Any],
+                start_response: faults.StartResponse) -> Iterable[bytes]:
+        return faults.Fault(error)(environ, lambda status, headers: start_response(
+            status, [*self._headers, *headers]))
 
     def _send(self, file: File, environ: dict[str, Any],
               start_response: faults.StartResponse) -> Iterable[bytes]:

@@ -9,6 +9,7 @@ import urllib.request
 
 from tests.console import browser as browsers
 from tests.console import conftest
+from tests.console import scene
 from tests.fixtures import keystone as keystones
 
 Keys = browsers.Keys
@@ -114,6 +115,23 @@ def test_a_token_that_is_no_longer_good_leads_back_to_the_sign_in(
     browser.sees("The request needs a valid token in X-Auth-Token.", "[role=alert]")
     browser.sees("Sign in", "h1")
     assert kept(browser) is None
+
+
+def test_a_token_that_ends_in_mid_work_leads_back_to_the_work(
+        browser: browsers.Browser, visit: conftest.Visit, world: conftest.World) -> None:
+    uuid = world.scene.device(scene.H100)
+    visit(f"devices/{uuid}")
+    browser.script("const real = fetch; window.fetch = async () => { window.fetch = real;"
+                   " return new Response('{}', { status: 401 }); };"
+                   "document.querySelector('.layout input').click();")
+
+    browser.one(".actions .main").click()
+    browser.sees("Sign in again, and you are back where you were.")
+    assert kept(browser) is None
+    type_password(browser, "admin", keystones.PASSWORD, "admin")
+
+    browser.sees("NVIDIA H100-80GB", "h1")
+    assert browser.driver.current_url == f"{world.url}#/devices/{uuid}"
 
 
 def test_a_browser_whose_clock_is_wrong_keeps_its_session(

@@ -25,6 +25,19 @@ def test_looking_again_leaves_the_keyboard_where_it_is_and_says_what_there_is(
     assert browser.has_keyboard(".head button")
 
 
+def test_looking_again_keeps_the_layout_that_is_chosen(
+        visit: conftest.Visit, world: conftest.World) -> None:
+    browser = visit(f"devices/{world.scene.device(scenes.H100)}")
+    browser.script("document.querySelector('[data-layout=\"5-9\"] input').click();"
+                   "window.was = document.querySelector('h1');"
+                   "document.querySelector('.head button').click()")
+
+    browser.until(lambda: browser.script("return !document.contains(window.was)"), "a new view")
+
+    assert browser.text(".chosen") == "Chosen: 4g.40gb + 3g.40gb"
+    assert browser.attribute(".layout:has(:checked)", "data-layout") == "5-9"
+
+
 def test_a_filter_leaves_the_keyboard_where_it_is_and_says_what_it_found(
         visit: conftest.Visit) -> None:
     browser = visit("hosts")

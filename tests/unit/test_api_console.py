@@ -86,6 +86,7 @@ def test_what_is_no_file_of_the_page_is_404(ask: Ask, path: str) -> None:
     reply = ask(path)
 
     assert reply.status_int == 404
+    assert reply.headers["X-Content-Type-Options"] == "nosniff"
     assert reply.json["errors"][0]["code"] == "accelerator.not-found"
 
 

@@ -2,6 +2,7 @@
 // The layouts of a device as pictures to choose from, what choosing one would do, and doing it.
 
 import { announce, choice, el, field, newId, number, trouble } from "./dom.js";
+import * as past from "./past.js";
 import * as pictures from "./pictures.js";
 import * as places from "./places.js";
 import { planned } from "./plan.js";
@@ -20,7 +21,7 @@ export function memory(mib) {
  */
 export function chooser({ found, load, rehearse, set }) {
   let shown = found;
-  let chosen = null;
+  let chosen = found.layouts.find((layout) => layout.id === past.recalled("layout")) ?? null;
   const group = newId("layout");
   const grid = el("div", { class: "layouts" });
   const legend = el("legend", {});
@@ -46,6 +47,7 @@ export function chooser({ found, load, rehearse, set }) {
   };
   const choose = (layout) => {
     chosen = layout;
+    past.remember("layout", layout?.id ?? null);
     said.replaceChildren();
     name.textContent = layout ? places.describe(layout.partitions) : "none yet";
     types.replaceChildren(layout ? typesOf(layout, shown.profiles) : "");
@@ -91,6 +93,7 @@ export function chooser({ found, load, rehearse, set }) {
       said.replaceChildren(planned(plan, shown, "Being done"));
     });
   });
+  choose(chosen);
   draw();
   return {
     node: form,

@@ -14,7 +14,8 @@ const SENTENCES = {
   failed: "The card could not be split as wished.",
   unsupported: "The card can't be split at present.",
 };
-const SCHEMES = { mig: "MIG", vgpu: "vGPU types", "mig-vgpu": "vGPU types in MIG partitions" };
+const SCHEMES = new Map([["mig", "MIG"], ["vgpu", "vGPU types"],
+  ["mig-vgpu", "vGPU types in MIG partitions"]]);
 
 const WAITS_MS = [500, 1000, 1000, 2000, 3000, 5000];
 
@@ -41,7 +42,7 @@ export async function sections({ service, uuid, signal, onApplied }) {
       found.fault && ` ${found.fault}`));
     return { now: part, otherwise: null, begin: () => {} };
   }
-  heading.append(" ", el("span", { class: "kind" }, SCHEMES[found.scheme] ?? found.scheme));
+  heading.append(" ", el("span", { class: "kind" }, SCHEMES.get(found.scheme) ?? found.scheme));
   const now = el("div", { class: "now" });
   const away = el("div", {});
   let drawn = null;

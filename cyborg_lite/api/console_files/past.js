@@ -8,5 +8,9 @@ export function recalled(key) {
 }
 
 export function remember(key, value) {
-  history.replaceState({ ...history.state, [key]: value }, "");
+  try {
+    history.replaceState({ ...history.state, [key]: value }, "");
+  } catch {
+    // some browsers refuse the hundredth time within seconds; the next one is noted
+  }
 }

@@ -7,7 +7,8 @@ import { Service } from "./service.js";
 
 /** why: what ended the session before. onSession: gets the new one. */
 export function show({ settings, onSession, why }) {
-  const said = el("div", { class: "said-here" }, why && trouble(why));
+  const said = el("div", { class: "said-here" }, why && [trouble(why),
+    el("p", { class: "hint" }, "Sign in again, and you are back where you were.")]);
   const byPassword = settings.keystone_url
     ? passwordForm(settings.keystone_url, said, onSession)
     : el("p", { class: "notice" }, "This service names no Keystone for browsers ([console] "
