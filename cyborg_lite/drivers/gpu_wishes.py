@@ -82,7 +82,7 @@ class GpuWishes:
                 if each.address in self._by_address}
         word = self._by_address.get(function.address) or min(only.values(), default=None)
         if entry is not None and (entry.offer or entry.vgpu_type):
-            if entry.offer == "whole":
+            if entry.offer in ("whole", "none"):
                 return Wish(False)
             return Wish(True, entry.vgpu_type or word or next(iter(self._anywhere), None), True)
         if word is not None:

@@ -19,6 +19,7 @@ from cyborg_lite.agent import settings
 from cyborg_lite.drivers import base
 from cyborg_lite.drivers import device_files
 from cyborg_lite.drivers import fake
+from cyborg_lite.drivers import nvidia_gpu
 from cyborg_lite.drivers import pci
 from cyborg_lite.drivers import recorded
 from tests.drivers.machines import a_function
@@ -148,6 +149,18 @@ def test_what_is_never_offered_is_shown_to_whoever_asks(tmp_path: pathlib.Path) 
                            files=device_files.read(str(tmp_path))))
 
     assert "offer: none" in rows["0000:41:00.0"]["reason"]
+
+
+def test_what_is_never_offered_is_no_problem(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.yaml").write_text("version: 1\ndriver: nvidia_gpu_driver\ndevices:\n"
+                                     "- {match: {vendor_id: 10de}, offer: none}\n")
+
+    result = checked(tmp_path, a_function("0000:41:00.0"), drivers=("nvidia_gpu_driver",),
+                     files=device_files.read(str(tmp_path)),
+                     nvidia_gpu_driver=nvidia_gpu.NvidiaGpuDriver)
+
+    assert "offer: none" in rows_of(result)["0000:41:00.0"]["reason"]
+    assert result.problems == []
 
 
 class Carving(base.Driver):
