@@ -58,6 +58,9 @@ BODIED = {
         {"op": "replace", "path": "/description", "value": "other"},
         {"op": "remove", "path": "/groups/1"}],
 }
+JSON_PATCH = ("PATCH /v2/device_profiles/{uuid_or_name}", "application/json-patch+json")
+"""The one body that has another name beside application/json."""
+
 BODYLESS_POSTS = {"POST /v2/devices/{uuid}/disable", "POST /v2/devices/{uuid}/enable",
                   "POST /v2/devices/{uuid}/clean", "POST /v2/orphans/{id}/clean",
                   "POST /v2/orphans/sweep"}
@@ -300,7 +303,7 @@ def test_a_method_that_a_path_has_not_is_405_with_allow(send: Any, path: str) ->
 def test_a_body_of_another_type_is_415(send: Any, name: str, kind: str) -> None:
     method, path = filled(name, SOME_UUID).split()
     reply = send(method, path, json.dumps(BODIED[name]).encode(), {"Content-Type": kind})
-    assert reply.status_int == 415
+    assert (reply.status_int == 415) == ((name, kind) != JSON_PATCH)
 
 
 def test_parameters_of_the_content_type_are_fine(send: Any) -> None:
