@@ -77,7 +77,15 @@ class NvidiaMigDriver(base.Driver, base.RestoresHandles, base.TakesDownHandles,
         self.withheld, self.problems = {}, []
         functions = [each for each in self.environment.sysfs.pci_functions()
                      if nvidia_cards.is_gpu(each)]
-        held = [each for each in functions if not each.is_virtual and nvml.is_held(each)]
+        held = []
+        for each in functions:
+            if each.is_virtual or not nvml.is_held(each):
+                continue
+            if self.environment.devices.is_never_offered(each):
+                # never touched: NVML is not asked about it either
+                self.withheld[each.address] = device_config.NEVER
+            else:
+                held.append(each)
         virtual = nvidia_cards.by_parent(functions)
         carriers = nvidia_cards.carriers(held, virtual)
         records = self._records.all()

@@ -20,6 +20,7 @@ from cyborg_lite.drivers import base
 from cyborg_lite.drivers import device_files
 from cyborg_lite.drivers import fake
 from cyborg_lite.drivers import nvidia_gpu
+from cyborg_lite.drivers import nvidia_mig
 from cyborg_lite.drivers import pci
 from cyborg_lite.drivers import recorded
 from tests.drivers.machines import a_function
@@ -151,13 +152,14 @@ def test_what_is_never_offered_is_shown_to_whoever_asks(tmp_path: pathlib.Path) 
     assert "offer: none" in rows["0000:41:00.0"]["reason"]
 
 
-def test_what_is_never_offered_is_no_problem(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "a.yaml").write_text("version: 1\ndriver: nvidia_gpu_driver\ndevices:\n"
+@pytest.mark.parametrize("kind", [nvidia_gpu.NvidiaGpuDriver, nvidia_mig.NvidiaMigDriver])
+def test_what_is_never_offered_is_no_problem(
+        kind: type[base.Driver], tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.yaml").write_text("version: 1\ndriver: gpus\ndevices:\n"
                                      "- {match: {vendor_id: 10de}, offer: none}\n")
 
-    result = checked(tmp_path, a_function("0000:41:00.0"), drivers=("nvidia_gpu_driver",),
-                     files=device_files.read(str(tmp_path)),
-                     nvidia_gpu_driver=nvidia_gpu.NvidiaGpuDriver)
+    result = checked(tmp_path, a_function("0000:41:00.0", driver="nvidia"), drivers=("gpus",),
+                     files=device_files.read(str(tmp_path)), gpus=kind)
 
     assert "offer: none" in rows_of(result)["0000:41:00.0"]["reason"]
     assert result.problems == []
