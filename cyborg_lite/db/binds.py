@@ -18,6 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 from oslo_db import exception as db_exc
 
+from cyborg_lite import errors
 from cyborg_lite import messages
 from cyborg_lite import states
 from cyborg_lite.db import bind_choice
@@ -32,6 +33,9 @@ from cyborg_lite.db import session
 
 T = models.arqs
 H = models.attach_handles
+
+ATTEMPTS = 5
+"""At a bind of an instance that others bind at the same moment."""
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outcome:
@@ -55,13 +59,17 @@ def start(database: session.Database, requests: Sequence[messages.BindRequest], 
     NotFound, StateConflict and AlreadyHasArqs change nothing. An ARQ that has exactly this bind
     already is left as it is and named in no part of the outcome.
     """
-    for attempt in (1, 2):
+    for attempt in range(1, ATTEMPTS + 1):
         try:
             return _start(database, requests, owner, request_id, horizon)
-        except db_exc.DBDuplicateEntry:
-            # somebody made a set for the same instance at this moment; looking again shows it
-            if attempt == 2:
-                raise
+        except db_exc.DBDuplicateEntry as error:
+            # somebody made a set for the same instance at this moment; looking again shows it,
+            # unless that one is gone by then and another one is made
+            if attempt == ATTEMPTS:
+                instances = ", ".join(sorted({request.instance_uuid for request in requests}))
+                raise errors.StateConflict(
+                    f"Others bind to {instances} and unbind at this moment, {ATTEMPTS} times in a "
+                    "row; see what it has and bind again.") from error
     raise AssertionError("unreachable")
 
 

@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 
 import pytest
+import sqlalchemy as sa
 
 from cyborg_lite import errors
 from cyborg_lite import messages
@@ -254,6 +255,41 @@ def test_of_two_binds_of_one_instance_at_once_one_wins(
     for instance in instances:
         assert len(arqs.list_arqs(
             server_database, messages.ArqQuery(instance_uuid=instance))) == 1
+
+
+@pytest.mark.parametrize(("times", "wins"), [(3, True), (100, False)])
+def test_a_bind_beside_others_that_come_and_go_is_never_an_internal_error(
+        postgresql: session.Database, times: int, wins: bool) -> None:
+    """Each time that it looks the instance has nothing, and when it writes a rival was faster."""
+    for host in (builders.HOST, "node2"):
+        builders.store(postgresql, builders.a_report(host=host))
+    [arq], [rival] = builders.new_arqs(postgresql), builders.new_arqs(postgresql)
+    instance = builders.new_uuid()
+    rivals = builders.bind_requests(
+        [rival], instance, host="node2", provider=builders.rp_uuid(host="node2"))
+    left, busy = times, False
+
+    @sa.event.listens_for(postgresql.engine, "before_cursor_execute")
+    def be_faster(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        nonlocal left, busy
+        if busy or not statement.startswith(("SELECT arqs", "UPDATE arqs")):
+            return
+        busy = True
+        if statement.startswith("SELECT"):
+            arqs.unbind(postgresql, [rival.uuid])
+        elif left:
+            left -= 1
+            start(postgresql, rivals)
+        busy = False
+
+    try:
+        if wins:
+            assert start(postgresql, builders.bind_requests([arq], instance)).bound == [arq.uuid]
+        else:
+            with pytest.raises(errors.StateConflict, match=instance):
+                start(postgresql, builders.bind_requests([arq], instance))
+    finally:
+        sa.event.remove(postgresql.engine, "before_cursor_execute", be_faster)
 
 
 # --- host work --------------------------------------------------------------------------------
