@@ -26,7 +26,7 @@ from tests.fixtures import servers
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 PICTURES = CHECKOUT / ".test-artifacts" / "console"
-"""Where screenshots are when CYBORG_LITE_PICTURES is set; git ignores it."""
+"""Where screenshots are in CI, or when CYBORG_LITE_PICTURES is set; git ignores it."""
 
 WITHIN_S = 20
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -155,8 +155,8 @@ class Browser:
                 and "Failed to load resource: the server responded" not in entry["message"]]
 
     def picture(self, name: str) -> None:
-        """Keep how the whole page looks now, for whoever asked for pictures."""
-        if not os.environ.get("CYBORG_LITE_PICTURES"):
+        """Keep how the whole page looks now: in CI, and for whoever asked for pictures."""
+        if not (os.environ.get("CI") or os.environ.get("CYBORG_LITE_PICTURES")):
             return
         PICTURES.mkdir(parents=True, exist_ok=True)
         layout = self.driver.execute_cdp_cmd("Page.getLayoutMetrics", {})
