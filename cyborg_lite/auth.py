@@ -101,10 +101,13 @@ MEMBER_OR_SERVICE = "rule:project_member_or_service"
 
 _BASE_RULES = (
     policy.RuleDefault("admin_api", "role:admin", description="Administrators."),
-    policy.RuleDefault("project_reader_api", "role:reader and project_id:%(project_id)s",
-                       description="Readers of a project."),
-    policy.RuleDefault("project_member_api", "role:member and project_id:%(project_id)s",
-                       description="Members of a project."),
+    policy.RuleDefault("project_reader_api",
+                       "(role:reader or rule:project_member_api) and project_id:%(project_id)s",
+                       description="Readers of a project, members and managers among them, also "
+                                   "where Keystone does not imply one role by the other."),
+    policy.RuleDefault("project_member_api",
+                       "(role:member or role:manager) and project_id:%(project_id)s",
+                       description="Members of a project, managers among them."),
     policy.RuleDefault("project_manager_api", "role:manager and project_id:%(project_id)s",
                        description="Managers of a project."),
     policy.RuleDefault("project_admin_api", "role:admin and project_id:%(project_id)s",

@@ -32,6 +32,9 @@ PERSONAS = {
 }
 """The roles of each persona's token, with those that Keystone implies."""
 
+UNIMPLIED = {"member": "member", "manager": "manager", "admin": "admin"}
+"""Their tokens where nobody told Keystone, or where there is none."""
+
 ALL_READ = {"reader", "member", "manager", "admin"}
 ARQS_READ = {"reader", "member", "manager", "service", "admin"}
 ARQS_WRITE = {"member", "manager", "service", "admin"}
@@ -110,6 +113,15 @@ def test_an_operation_is_for_these_personas_alone(
                if not is_refused(ask(shared_application, route, roles))}
 
     assert allowed == ALLOWED[route]
+
+
+@pytest.mark.parametrize("route", ALLOWED)
+def test_a_role_includes_the_lesser_ones_where_keystone_does_not_imply_them(
+        shared_application: faults.Application, route: str) -> None:
+    allowed = {persona for persona, roles in UNIMPLIED.items()
+               if not is_refused(ask(shared_application, route, roles))}
+
+    assert allowed == ALLOWED[route] & UNIMPLIED.keys()
 
 
 @pytest.mark.parametrize("route", ALLOWED)
