@@ -5,7 +5,7 @@ No HTTP objects here, no logging: `api/expose.py` turns these into replies, `rpc
 
 Error (500)
  |- Invalid (400)            the request itself is wrong
- |   |- AlreadyHasArqs       an instance that has ARQs is bound more
+ |   |- AlreadyHasArqs       an instance that has ARQs is bound more; 409 from 2.9 on
  |- Unauthorized (401)
  |- Forbidden (403)
  |   |- ServiceTokenMissing
@@ -52,6 +52,8 @@ class Invalid(Error):
 
 
 class AlreadyHasArqs(Invalid):
+    """Clients of Cyborg know it as 400; from microversion 2.9 on it is 409, as what it is."""
+
     slug, title = "already-has-arqs", "The instance has accelerator requests already"
 
 

@@ -125,10 +125,15 @@ class AcceleratorRequests(expose.Controller):
         patches = patches_from(body)
         for patch in patches:
             _check_paths(call, patch)
-        if patches[0].operation == "add":
-            self.conductor.bind_arqs([patch.bind_request() for patch in patches])
-        else:
+        if patches[0].operation == "remove":
             self.conductor.unbind_arqs([patch.arq_uuid for patch in patches])
+            return
+        try:
+            self.conductor.bind_arqs([patch.bind_request() for patch in patches])
+        except errors.AlreadyHasArqs as error:
+            if call.supports("instance_operations"):
+                error.status = errors.Conflict.status
+            raise
 
     @expose.expose("arq:delete", status=204, query={"arqs": parameters.Several(UUID),
                                                     "instance": UUID, "migration": UUID})
