@@ -10,6 +10,7 @@ from typing import Any
 
 import alembic.autogenerate
 import alembic.migration
+import alembic.script
 import pytest
 import sqlalchemy as sa
 
@@ -50,6 +51,18 @@ def test_the_migrations_make_the_tables_that_the_code_expects(
     migrate.upgrade(empty_database.engine)
 
     assert differences(empty_database) == []
+
+
+def test_a_migration_is_called_by_its_revision_and_the_last_is_the_head() -> None:
+    """Who asks whether the schema is old reads the names of the files alone."""
+    files = sorted(file.name for file in (migrate.scripts() / "versions").glob("*.py"))
+    known = alembic.script.ScriptDirectory(str(migrate.scripts()))
+
+    revisions = {pathlib.Path(one.path).name: one.revision for one in known.walk_revisions()}
+
+    assert sorted(revisions) == files
+    assert all(name.startswith(f"{revision}_") for name, revision in revisions.items())
+    assert revisions[files[-1]] == migrate.head()
 
 
 def test_a_column_that_the_migrations_lack_would_be_noticed(
