@@ -61,7 +61,9 @@ class Database:
         if self.dialect == "sqlite":
             _let_writers_wait(self.engine)
             if isinstance(self.engine.pool, sa.pool.NullPool):
-                self._close = weakref.finalize(self, _kept_open(self.engine).close)
+                kept = _kept_open(self.engine)
+                if kept is not None:
+                    self._close = weakref.finalize(self, kept.close)
 
     @property
     def skips_locked(self) -> bool:
@@ -152,17 +154,25 @@ def _let_writers_wait(engine: sa.Engine) -> None:
         cursor.close()
 
 
-def _kept_open(engine: sa.Engine) -> sqlite3.Connection:
+def _kept_open(engine: sa.Engine) -> sqlite3.Connection | None:
     """Return a connection that nobody uses, to a file that stays open as long as it does.
 
     oslo.db opens the file for each transaction. Whoever closes it last writes the log into it and
-    deletes the log, which takes many times as long as the transaction.
+    deletes the log, which takes many times as long as the transaction. None for a file that can't
+    be used now: whoever wants something of it is told why.
     """
-    pooled = engine.raw_connection()
+    try:
+        pooled = engine.raw_connection()
+    except sqlite3.Error:
+        return None
     connection = cast(sqlite3.Connection, pooled.driver_connection)
     pooled.detach()
-    # only who has read has opened the log
-    connection.execute("SELECT 1 FROM sqlite_master").fetchall()
+    try:
+        # only who has read has opened the log
+        connection.execute("SELECT 1 FROM sqlite_master").fetchall()
+    except sqlite3.Error:
+        connection.close()
+        return None
     return connection
 
 

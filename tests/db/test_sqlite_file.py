@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
+from oslo_db import exception as db_exc
 
 from cyborg_lite.db import session
 
@@ -58,3 +59,26 @@ def test_one_that_is_forgotten_is_closed_too(tmp_path: pathlib.Path) -> None:
     gc.collect()
 
     assert not log_of(tmp_path).exists()
+
+
+def test_a_file_whose_log_can_not_be_written_is_told_to_who_asks(tmp_path: pathlib.Path) -> None:
+    # a folder in the place of the log keeps also root from writing
+    write(session.Database(f"sqlite:///{tmp_path}/own.sqlite"))
+    gc.collect()
+    log_of(tmp_path).mkdir()
+
+    database = session.Database(f"sqlite:///{tmp_path}/own.sqlite")
+
+    with pytest.raises(db_exc.DBError, match="unable to open"):
+        database.check()
+    log_of(tmp_path).rmdir()
+    database.check()
+
+
+def test_a_file_that_is_no_database_is_told_to_who_asks(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "own.sqlite").write_text("no database " * 100)
+
+    database = session.Database(f"sqlite:///{tmp_path}/own.sqlite")
+
+    with pytest.raises(db_exc.DBError, match="not a database"):
+        database.check()
