@@ -203,7 +203,7 @@ def _apply_on_host(binder: arqs.Binder, lease: leases.Owner, hostname: str,
     if asked:
         answers, as_before = _answers(binder, hostname, asked)
         faults |= answers
-    _write(binder, lease, hostname, splits, faults, as_before)
+    _write(binder, lease, hostname, splits, faults, as_before, {split.id for split in asked})
 
 
 def _answers(binder: arqs.Binder, hostname: str, splits: Sequence[rows.Split],
@@ -232,7 +232,7 @@ def _answers(binder: arqs.Binder, hostname: str, splits: Sequence[rows.Split],
 
 def _write(binder: arqs.Binder, lease: leases.Owner, hostname: str,
            splits: Sequence[rows.Split], faults: dict[int, str | None],
-           as_before: set[int]) -> None:
+           as_before: set[int], asked: set[int]) -> None:
     moment = binder.clock()
     if faults:
         stands = {split.id: stand for split in splits if split.id in as_before
@@ -251,16 +251,18 @@ def _write(binder: arqs.Binder, lease: leases.Owner, hostname: str,
     silent = [split.id for split in splits if split.id not in faults]
     if silent:
         rows.postpone(binder.database, silent, lease,
-                      moment + datetime.timedelta(seconds=ASK_AGAIN_S))
+                      moment + datetime.timedelta(seconds=ASK_AGAIN_S),
+                      None if asked.isdisjoint(silent) else hostname)
 
 
 def stand_of(split: rows.Split) -> rows.Stand | None:
     """What a device that could not be split otherwise goes on with, if it offers anything.
 
-    While somebody has a handle of it, the wish may be what gives him his partition back.
+    While somebody has a handle of it, the wish may be what gives him his partition back. What an
+    agent did before it was asked this time, it counts as from before too.
     """
     if (split.reported is None or not split.reported.partitions or split.busy
-            or split.reported_key == rows.UNCERTAIN):
+            or split.reported_key == rows.UNCERTAIN or not split.is_recent):
         return None
     wish = partition_wishes.what_is(split.reported)
     return rows.Stand(wish=wish, key=partition_wishes.key_of_wish(wish),

@@ -62,7 +62,8 @@ class Split:
     is_silent: the agent was to be asked, and has said nothing yet. host_state, last_seen: of the
     host. synced: Placement knows what our rows say of the host. withheld: why the device is
     reported no more, and may be split otherwise.
-    model: of the device that was reported, where that was kept.
+    model: of the device that was reported, where that was kept. is_recent: of a wish that was
+    taken, whether all that was reported is from after whatever its agent may have done for it.
     """
 
     id: int
@@ -89,6 +90,7 @@ class Split:
     synced: bool = False
     withheld: str | None = None
     model: str | None = None
+    is_recent: bool = True
 
     @property
     def is_as_wished(self) -> bool:
@@ -293,19 +295,25 @@ def take_due(database: session.Database, owner: leases.Owner, moment: datetime.d
     if not found:
         return []
     with database.writing() as connection:
-        ids = connection.scalars(
-            sa.select(P.c.id).where(
+        due = connection.execute(
+            sa.select(P.c.id, P.c.due_at, P.c.wished_at, P.c.lease_owner).where(
                 P.c.due_at <= moment, CLOSED,
                 sa.or_(*(sa.and_(P.c.id == row.id, P.c.wish_generation == row.wish_generation)
                          for row in found)))
             .order_by(P.c.id).with_for_update(skip_locked=database.skips_locked)).all()
-        if not ids:
+        if not due:
             return []
+        ids = [row.id for row in due]
         connection.execute(sa.update(P).where(P.c.id.in_(ids)).values(
             lease_owner=owner.conductor, due_at=owner.lease_until))
         rows = connection.execute(_SPLIT.where(P.c.id.in_(ids)).order_by(P.c.id)).all()
         busy = _busy(connection, {row.device_uuid for row in rows})
-    return [_split(row, busy[row.device_uuid]) for row in rows]
+    first = {row.id for row in due if row.due_at == row.wished_at}
+    abandoned = {row.id for row in due if row.lease_owner is not None}
+    return [dataclasses.replace(
+        _split(row, busy[row.device_uuid]),
+        is_recent=row.id in first or (row.id not in abandoned and row.digest is not None))
+        for row in rows]
 
 
 @session.retrying
@@ -360,9 +368,14 @@ def _go_on_with(connection: sa.Connection, hostname: str, row: sa.Row[Any], stan
 
 @session.retrying
 def postpone(database: session.Database, ids: Collection[int], lease: leases.Owner,
-             until: datetime.datetime) -> None:
-    """Leave wishes until then: their agents did not answer, or have to wait."""
+             until: datetime.datetime, silent: str | None = None) -> None:
+    """Leave wishes until then: their agents did not answer, or have to wait.
+
+    silent: the host of an agent that was asked: what it did is known when it reports again.
+    """
     with database.writing() as connection:
+        if silent is not None:
+            services.ask_for_report(connection, {silent})
         connection.execute(
             sa.update(P).where(P.c.id.in_(sorted(ids)), P.c.lease_owner == lease.conductor,
                                P.c.due_at == lease.lease_until)

@@ -500,6 +500,62 @@ def test_a_report_from_before_a_failure_opens_nothing_that_went_since(world: Wor
     assert world.offered() == {SMALL: (7, 0)}
 
 
+def test_what_an_agent_did_while_it_was_silent_is_not_as_before_until_it_is_reported(
+        world: World) -> None:
+    def changes_it_and_is_not_heard(wishes: list[messages.LayoutWish]) -> None:
+        world.card.split({"7g.40gb": 1})
+        raise errors.Unavailable("It took too long.")
+
+    world.agent.before = changes_it_and_is_not_heard
+    world.wish()
+    world.sync()
+    world.apply()
+
+    world.agent.before = lambda wishes: None
+    world.card.breaks, world.card.tells_so = "a process uses a partition", True
+    world.passed_s += partitioning.ASK_AGAIN_S
+    world.apply()
+    world.sync()
+
+    assert len(world.agent.asked) == 2
+    assert world.offered() == {SMALL: (7, 7)}
+    assert world.state() == ("failed", f"{world.card.breaks} {partitioning.UNTIL_SET_AGAIN}")
+
+
+def test_what_a_silent_agent_has_reported_since_is_as_before_again(world: World) -> None:
+    world.stop_agent()
+    world.wish()
+    world.sync()
+    world.apply()
+
+    world.bus.serve(rpc.AGENT_TOPIC, builders.HOST, world.agent)
+    world.card.breaks, world.card.tells_so = "a process uses a partition", True
+    world.report()
+    world.passed_s += partitioning.ASK_AGAIN_S
+    world.apply()
+    world.sync()
+
+    assert world.offered() == {SMALL: (7, 0)}
+    assert world.state() == ("failed", f"{world.card.breaks} {partitioning.AS_BEFORE}")
+
+
+def test_what_was_asked_by_a_conductor_that_died_is_not_as_before(world: World) -> None:
+    world.wish()
+    world.sync()
+    partitioning.apply_due(world.conductors[0].binder)
+    world.background.forget()
+    world.card.split({"7g.40gb": 1})
+    world.card.breaks, world.card.tells_so = "a process uses a partition", True
+    other = world.another_conductor().binder
+
+    world.passed_s += other.lease_s + 1
+    partitioning.apply_due(other)
+    world.background.run()
+    world.sync()
+
+    assert world.offered() == {SMALL: (7, 7)}
+
+
 def test_the_same_wish_is_tried_again_after_it_failed(world: World) -> None:
     world.card.breaks = "MIG mode waits for a reset"
     world.wish()
