@@ -86,7 +86,7 @@ class _Diff:
             return
         if known is not None and self._is_another(device_uuid, device, known):
             self.changes.replaced.append(device_uuid)
-            known = {**known, "wish": None, "wished_key": None}
+            known = {**known, "wish": None, "wished_key": None, "is_uncertain": False}
         values = {
             "address": device.address, "driver": device.driver,
             "reported": None if reported is None else rows.canonical(
@@ -110,7 +110,8 @@ class _Diff:
             return False
         before = json.loads(known["reported"] or "{}").get(partitioning.MODEL) or (
             self.known.devices.get(device_uuid, {}).get("model"))
-        return before not in (None, device.model)
+        # of what no driver could tell the model yet, nobody knows that it was another
+        return bool(before) and before != device.model
 
     def _withheld(self, device_uuid: str, withheld: messages.WithheldFunction,
                   reported: Mapping[str, messages.ReportedDevice]) -> None:

@@ -139,3 +139,30 @@ def test_a_layout_of_its_own_can_be_wished_for_of_the_other_card(
 
     [wish] = partitioning.wishes_of(wished, builders.HOST)
     assert (wish.model, wish.partitions[0].profile) == (H200, "7g.141gb")
+
+
+def test_of_another_card_it_is_certain_how_it_is_split(wished: session.Database) -> None:
+    owner = builders.an_owner()
+    [split] = rows.take_due(wished, owner, session.now() + datetime.timedelta(seconds=1), 10)
+    rows.finish(wished, builders.HOST, {split.id: "it broke"}, owner, session.now())
+    partitioning.set_layout(wished, DEVICE, "0", None, False)
+    uncertain = row(wished)["reported_key"]
+
+    for _ in range(2):
+        store(wished, other_card())
+
+    found = rows.get(wished, DEVICE)
+    assert (uncertain, found is not None and found.is_certain) == (rows.UNCERTAIN, True)
+    assert row(wished)["reported_key"] == "[]"
+
+
+def test_a_device_whose_model_was_not_known_keeps_its_wish(wished: session.Database) -> None:
+    reported = {**json.loads(row(wished)["reported"]), rows.MODEL: ""}
+    with wished.writing() as connection:
+        connection.execute(sa.update(models.device_partitions).values(
+            reported=json.dumps(reported)))
+        connection.execute(sa.update(models.devices).values(model=""))
+
+    store(wished, split_cards.Card())
+
+    assert row(wished)["wish"] is not None
