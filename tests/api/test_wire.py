@@ -9,6 +9,9 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import logging
+import os
+import resource
 import socket
 import threading
 from collections.abc import Callable
@@ -212,3 +215,68 @@ def test_a_connection_that_says_nothing_does_not_hold_up_the_end(
         ending.join(PATIENCE_S)
 
         assert not ending.is_alive()
+
+
+# --- more connections than a process may have -------------------------------------------------
+
+
+class _Heard(logging.Handler):
+    """Says when something was logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+        self.some = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+        self.some.set()
+
+
+@pytest.fixture
+def heard() -> Iterator[_Heard]:
+    handler = _Heard()
+    logging.getLogger(server.__name__).addHandler(handler)
+    yield handler
+    logging.getLogger(server.__name__).removeHandler(handler)
+
+
+@contextlib.contextmanager
+def files_at_most(count: int) -> Iterator[None]:
+    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
+
+
+def test_without_a_file_for_a_connection_it_waits_and_the_log_has_one_line(
+        shared_application: faults.Application, heard: _Heard) -> None:
+    listener = server.listen("127.0.0.1", 0)
+    serving = server.Server(listener, shared_application, THREADS, faults.refused)
+    serving.start()
+    with socket.socket() as connection:
+        connection.settimeout(PATIENCE_S)
+        with files_at_most(1):
+            connection.connect(listener.getsockname())
+            assert heard.some.wait(PATIENCE_S)
+        connection.sendall(get("/"))
+
+        assert connection.recv(12) == b"HTTP/1.1 200"
+    serving.stop()
+    assert ["may open" in record.getMessage() for record in heard.records] == [True]
+
+
+def test_the_last_files_of_a_process_are_for_what_it_opens_itself(
+        address: tuple[str, int], talk: Talk, heard: _Heard) -> None:
+    with socket.socket() as connection:
+        connection.settimeout(PATIENCE_S)
+        free = os.dup(connection.fileno())
+        os.close(free)
+        with files_at_most(free + 2):
+            connection.connect(address)
+            assert heard.some.wait(PATIENCE_S)
+        assert connection.recv(1) == b""
+
+    assert [answer.status for answer, _ in talk(get("/"))] == [200]
