@@ -48,7 +48,8 @@ MODEL = "model"
 """Names, beside what was reported, the model of the device; another one has no part in its wish."""
 
 GIVEN_UP = "given_up"
-"""Marks, in a stored wish, what was wished for when the device went on with what it has."""
+"""In a stored wish, how many were wished for when the device went on with what it has. What has it
+counts as none, so that who doesn't know it, a conductor of an earlier release, wishes for none."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,8 +141,8 @@ def _split(row: sa.Row[Any], busy: Mapping[str, int]) -> Split:
         reported=None if reported is None else _reported(reported),
         model=None if reported is None else reported.get(MODEL),
         wish=wish_of(row.wish),
-        given_up=[one for one in json.loads(row.wish) if GIVEN_UP in one]
-        if row.wish and is_given_up else None,
+        given_up=[{**one, "count": one[GIVEN_UP]} for one in json.loads(row.wish)
+                  if GIVEN_UP in one] if row.wish and is_given_up else None,
         generation=row.wish_generation, wished_at=row.wished_at,
         # a wish is due when it is made; then when its agent is to be asked again, or not at all
         was_asked=row.due_at != row.wished_at, asking=row.lease_owner is not None,
@@ -359,7 +360,7 @@ def finish(database: session.Database, hostname: str, faults: Mapping[int, str |
 
 
 def _go_on_with(connection: sa.Connection, hostname: str, row: sa.Row[Any], stand: Stand) -> None:
-    given_up = [{**one, GIVEN_UP: True} for one in wish_of(row.wish) or ()]
+    given_up = [{**one, "count": 0, GIVEN_UP: one["count"]} for one in wish_of(row.wish) or ()]
     connection.execute(sa.update(P).where(P.c.id == row.id).values(
         wish=session.to_json([*stand.wish, *given_up]), wished_key=stand.key,
         reported_key=stand.key, answered_generation=row.wish_generation))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import datetime
+import json
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -577,6 +578,23 @@ def test_what_is_there_as_before_is_given_out_again_and_kept(database: session.D
         wish(database, PAIR_ID)
     wish(database, SEVEN_ID)
     assert (shown(database).state, shown(database).fault) == ("applied", None)
+
+
+def test_what_was_given_up_is_no_wish_for_who_does_not_know_that_it_can_be(
+        database: session.Database) -> None:
+    a_host(database)
+    wish(database, PAIR_ID)
+    sync(database)
+    owner = builders.an_owner()
+    [task] = take(database, owner)
+
+    rows.finish(database, builders.HOST, {task.id: "no"}, owner, later(), {
+        task.id: partitioning.stand_of(task)})
+
+    # as a conductor of an earlier release reads it
+    assert {one["profile"]: one["count"] for one in json.loads(row(database)["wish"])} == {
+        "1g.5gb": 7, "3g.20gb": 0}
+    assert [one.count for one in shown(database).desired] == [2]
 
 
 def test_after_a_failure_another_layout_may_be_wished_for_also_the_old_one(
