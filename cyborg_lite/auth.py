@@ -102,7 +102,9 @@ MEMBER_OR_SERVICE = "rule:project_member_or_service"
 _BASE_RULES = (
     policy.RuleDefault("admin_api", "role:admin", description="Administrators."),
     policy.RuleDefault("project_reader_api",
-                       "(role:reader or rule:project_member_api) and project_id:%(project_id)s",
+                       # roles and no rules: a policy file may say a member by a reader
+                       "(role:reader or role:member or role:manager) and "
+                       "project_id:%(project_id)s",
                        description="Readers of a project, members and managers among them, also "
                                    "where Keystone does not imply one role by the other."),
     policy.RuleDefault("project_member_api",

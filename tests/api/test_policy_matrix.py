@@ -213,6 +213,17 @@ def test_a_policy_file_may_say_what_an_old_name_means(with_policy: MakeApplicati
     assert is_refused(ask(application, route, PERSONAS["admin"]))
 
 
+@pytest.mark.filterwarnings("ignore:Policy")
+def test_a_policy_file_may_say_what_a_member_is_by_what_a_reader_is(
+        with_policy: MakeApplication) -> None:
+    application = with_policy({"project_member_api": "rule:project_reader_api and role:writer"})
+
+    route = "POST /v2/accelerator_requests"
+    assert not is_refused(ask(application, route, "reader,writer"))
+    assert is_refused(ask(application, route, "reader"))
+    assert is_refused(ask(application, route, "writer"))
+
+
 def test_a_rule_that_nobody_wrote_lets_nobody_pass(with_policy: MakeApplication) -> None:
     application = with_policy({"cyborg:device_profile:create": "rule:amdin_api"})
 
