@@ -187,20 +187,29 @@ class MessagingBus:
         if self._is_open.is_set():
             return
         with self._lock:
-            if self._opener is None:
-                self._opener = threading.Thread(target=self._open, name="open-bus", daemon=True)
-                self._opener.start()
-        if not self._is_open.wait(timeout_s / 2):
+            opener = self._opener
+            if opener is None or not opener.is_alive():
+                opener = self._opener = threading.Thread(
+                    target=self._open, name="open-bus", daemon=True)
+                opener.start()
+        opener.join(timeout_s / 2)
+        if opener.is_alive():
             raise errors.Unavailable("The message broker does not answer.")
+        if not self._is_open.is_set():
+            raise errors.Unavailable("The message broker refuses a connection; the service's log "
+                                     "has the reason.")
 
     def _open(self) -> None:
         make_queue = getattr(self._transport._driver, "_get_reply_q", None)
         try:
             if make_queue is not None:
                 make_queue()
-        except Exception as error:
-            # the call meets the same and has words for it
+        except (AttributeError, TypeError) as error:
+            # not the library that we know: it makes the queue itself at the call
             LOG.debug("no queue for answers: %s", error)
+        except Exception as error:
+            LOG.error("the message broker refuses a connection: %s", error)
+            return
         self._is_open.set()
 
     def close(self) -> None:

@@ -226,3 +226,11 @@ def answers(client: rpc.ConductorClient) -> bool:
     except errors.Unavailable:
         return False
     return True
+
+
+def test_a_broker_that_refuses_the_login_is_unavailable_to_each_call(rabbitmq: str) -> None:
+    client = rpc.ConductorClient(a_bus(rabbitmq.replace("guest:guest", "guest:wrong")), 10)
+
+    for _ in range(2):
+        with pytest.raises(errors.Unavailable, match="broker refuses"):
+            client.ping()
