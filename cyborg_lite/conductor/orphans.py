@@ -301,8 +301,9 @@ class Reconciler:
                 self._warn(work, kind, HELD % (kind, why))
         ids = orphans.store(self._database, [verdict.sighting for verdict in verdicts], over,
                             moment, by) if verdicts or over else {}
-        going = [verdict for verdict in verdicts
-                 if verdict.is_confirmed and work.mode == sweeps.CLEAN]
+        # without those that somebody has cleaned meanwhile
+        going = [verdict for verdict in verdicts if verdict.is_confirmed
+                 and work.mode == sweeps.CLEAN and verdict.finding.key in ids]
         states = {verdict.finding.key: verdict.sighting.state for verdict in verdicts}
         if going:
             orphans.begin_acting(self._database, [ids[one.finding.key] for one in going], moment)

@@ -112,16 +112,20 @@ def suspected(database: session.Database, kinds: Collection[str],
 @session.retrying
 def store(database: session.Database, sightings: Sequence[Sighting], over: Sequence[Record],
           moment: datetime.datetime, by: str) -> dict[str, int]:
-    """Write what was seen in one transaction; returns the ids of records by key.
+    """Write what was seen in one transaction; returns the ids of open records by key.
 
     over: records of what is there no more. One whose cleaning had begun was cleaned; the others
-    were no orphans.
+    were no orphans. A record that somebody has closed since it was read stays as it is.
     """
     new = [one for one in sightings if one.record is None]
-    old = [one for one in sightings if one.record is not None]
-    cleaned = [record.id for record in over if record.acting]
-    wrong = [record.id for record in over if not record.acting]
+    read = [one.record.id for one in sightings if one.record] + [record.id for record in over]
     with database.writing() as connection:
+        still = set(connection.scalars(
+            sa.select(O.c.id).where(O.c.id.in_(read), O.c.open_key.is_not(None))
+            .order_by(O.c.id).with_for_update())) if read else set()
+        old = [one for one in sightings if one.record is not None and one.record.id in still]
+        cleaned = [record.id for record in over if record.acting and record.id in still]
+        wrong = [record.id for record in over if not record.acting and record.id in still]
         for start in range(0, len(old), BULK):
             session.bulk_update(connection, O, "id", [
                 {"id": one.record.id if one.record else 0, **_values(one), "last_seen": moment,

@@ -7,6 +7,7 @@ import datetime
 import pathlib
 import uuid
 from collections.abc import Iterator
+from collections.abc import Sequence
 
 import pytest
 import sqlalchemy as sa
@@ -428,6 +429,30 @@ def test_a_provider_that_the_sync_deletes_before_the_next_sweep_leaves_a_record(
     assert each_cloud.states() == {stranger: "cleaned"}
     assert each_cloud.orphans()[0].evidence["cleaned_by"] == (
         f"the comparison of {builders.HOST} with Placement")
+
+
+@pytest.mark.parametrize("passed_s", [1, orphanage.GRACE_S + 1], ids=["seen", "confirmed"])
+def test_a_provider_that_the_sync_deletes_during_a_sweep_leaves_one_record(
+        each_cloud: orphanage.Orphanage, passed_s: float) -> None:
+    stranger = _stranger(each_cloud, each_cloud.roots[builders.HOST])
+    each_cloud.sweep()
+    each_cloud.pass_grace(passed_s)
+
+    def compare(verdicts: Sequence[object]) -> None:
+        if verdicts:
+            orphan_deletions.compare_again(each_cloud.database, {builders.HOST})
+            each_cloud.sync()
+
+    reconciler = each_cloud.conductor.reconciler
+    reconciler.start(None, False, "test")
+    while reconciler.work_once(told=compare):
+        pass
+    at_once = (each_cloud.states(), each_cloud.conductor.endpoint.last_sweep().state)
+    each_cloud.sweep()
+
+    assert at_once == ({stranger: "cleaned"}, "done")
+    assert each_cloud.states() == {stranger: "cleaned"}
+    assert len(each_cloud.orphans()) == 1
 
 
 def test_a_provider_of_cyborg_on_our_host_is_shown_and_left_alone(
