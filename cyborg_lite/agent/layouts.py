@@ -23,6 +23,7 @@ class _Failure:
     """Why a device is not split as wished. seen: how it was split then, once that is known."""
 
     text: str
+    is_as_before: bool
     seen: list[messages.Partition] | None = None
 
 
@@ -42,13 +43,17 @@ class Layouts:
                wish: messages.LayoutWish) -> messages.LayoutResult:
         address = wish.device_address
         with drivers.between_discoveries():
+            earlier = self._failures.get(address)
             fault, is_as_before = _try(drivers, wish)
+        if earlier is not None and earlier.seen is None and not earlier.is_as_before:
+            # before is then what the earlier try has left, of which no conductor has heard
+            is_as_before = False
         if fault is None:
             self._failures.pop(address, None)
             LOG.info("host=%s device=%s generation %d is split as wished", self._host, address,
                      wish.generation)
         else:
-            self._failures[address] = _Failure(fault)
+            self._failures[address] = _Failure(fault, is_as_before)
         return messages.LayoutResult(
             device_address=address, generation=wish.generation, fault=fault,
             is_as_before=is_as_before)

@@ -130,6 +130,24 @@ def test_a_wish_that_fails_is_answered_and_shown_until_the_card_changes(host: St
     assert node.conductor.partitioning().fault is None
 
 
+def test_what_a_failed_try_left_is_as_before_only_once_it_is_reported(host: Start) -> None:
+    there = host(lab.A100)
+    node = Host(there)
+    node.run()
+    node.apply(lab.wish("1g.5gb*2", generation=1))
+    node.run()
+
+    with there.nvml.failing(";".join(f"nvmlDeviceCreateGpuInstanceWithPlacement:{nth}=999"
+                                     for nth in range(1, 30))):
+        tries = [node.apply(lab.wish("7g.40gb", generation=2))[0] for _ in range(3)]
+        node.run()
+        tries += node.apply(lab.wish("7g.40gb", generation=2))
+
+    assert node.conductor.partitioning().partitions == []
+    assert all(each.fault for each in tries)
+    assert [each.is_as_before for each in tries] == [False, False, False, True]
+
+
 def test_a_fault_is_not_shown_of_what_somebody_made_since(host: Start) -> None:
     there = host(lab.A100)
     node = Host(there)
