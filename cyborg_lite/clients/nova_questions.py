@@ -115,11 +115,19 @@ class Questions:
         """Whether Nova has a compute node of this uuid, which is that of its resource provider too;
         None when the answer does not say.
         """
-        status, answer = self._get(f"/os-hypervisors/{uuid}")
-        if status == 200:
-            return bool(_part(answer, "hypervisor").get("id") == uuid)
-        fault = answer.get("itemNotFound")
-        if status == 404 and isinstance(fault, dict) and uuid in str(fault.get("message")):
+        response = self._service.request(
+            "GET", nova.path_below(self._service, f"/os-hypervisors/{uuid}"), MICROVERSION,
+            request_id=self._request_id)
+        try:
+            answer = response.json()
+        except ValueError:
+            return None
+        node, fault = (answer.get(part) if isinstance(answer, dict) else None
+                       for part in ("hypervisor", "itemNotFound"))
+        if response.status_code == 200 and isinstance(node, dict):
+            return bool(node.get("id") == uuid)
+        if response.status_code == 404 and isinstance(fault, dict) and uuid in str(
+                fault.get("message")):
             return False
         return None
 

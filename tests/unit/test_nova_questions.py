@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import urllib.parse
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -116,3 +117,21 @@ def test_a_filter_that_nova_ignores_is_noticed(
 
     with pytest.raises(keystone.Away, match="filter the servers"):
         questions.find_server(builders.new_uuid())
+
+
+@pytest.mark.parametrize(("status", "text", "known"), [
+    (200, '{"hypervisor": {"id": "NODE"}}', True),
+    (404, '{"itemNotFound": {"code": 404, "message": "Hypervisor with ID NODE"}}', False),
+    (404, '{"itemNotFound": {"code": 404, "message": "The resource could not be found."}}', None),
+    (404, "<html>Not found</html>", None), (404, "[]", None), (400, "{}", None),
+    (200, '{"hypervisors": []}', None),
+])
+def test_a_compute_node_is_unknown_only_where_nova_says_so(
+        requests_mock: Any, status: int, text: str, known: bool | None) -> None:
+    node = builders.new_uuid()
+    requests_mock.get(f"http://nova.test/v2.1/os-hypervisors/{node}", status_code=status,
+                      text=text.replace("NODE", node))
+    questions = nova_questions.from_conf(
+        placement_fixture.configured("nova", "http://nova.test/v2.1"))
+
+    assert questions.has_compute_node(node) is known
