@@ -54,12 +54,22 @@ def is_whole(there: lab.Lab) -> bool:
 SMALL_OLD, SMALL_NEW = ("2g.12gb", "1g.6gb"), ("1g.6gb*3",)
 
 
-@pytest.mark.parametrize(("start", "code"), [
-    (SMALL_OLD, "19"), (SMALL_OLD, "4"), (SMALL_OLD, "3"), (SMALL_OLD, "999!"), ((), "19"),
-    ((), "4"), ((), "999!")], ids=str)
+Parts = tuple[str, ...]
+CARDS = [(lab.A100, ("2g.10gb", "1g.5gb"), ("1g.5gb*3",)),
+         (lab.A100_80, ("2g.20gb", "1g.10gb"), ("1g.10gb*3",)),
+         (lab.H100, ("2g.20gb", "1g.10gb"), ("1g.10gb*3",)),
+         (lab.H200, ("2g.35gb", "1g.18gb"), ("1g.18gb*3",))]
+"""Card, the layout before, and the one that is wished for."""
+
+
+@pytest.mark.parametrize(("model", "start", "wished", "code"), [
+    *((lab.A30, SMALL_OLD, SMALL_NEW, code) for code in ("19", "4", "3", "999!")),
+    *((lab.A30, (), SMALL_NEW, code) for code in ("19", "4", "999!")),
+    *((*card, code) for card in CARDS for code in ("19", "999!"))], ids=str)
 def test_whichever_call_fails_once_the_old_layout_or_the_wish_is_there(
-        host: Start, code: str, start: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    there = host(lab.A30)
+        host: Start, model: str, start: Parts, wished: Parts, code: str,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    there = host(model)
 
     def from_the_start() -> None:
         there.nvml.happen("reset")
@@ -68,7 +78,7 @@ def test_whichever_call_fails_once_the_old_layout_or_the_wish_is_there(
 
     from_the_start()
     before = len(there.nvml.calls())
-    there.apply(*SMALL_NEW)
+    there.apply(*wished)
     number = len(there.nvml.calls()) - before
     monkeypatch.setenv("STAND_IN_NVML_LOG", "")
     faults = said_so = 0
@@ -77,16 +87,16 @@ def test_whichever_call_fails_once_the_old_layout_or_the_wish_is_there(
         fault = ""
         with there.nvml.failing(f"*:{nth}={code}"):
             try:
-                there.apply(*SMALL_NEW)
+                there.apply(*wished)
             except Exception as error:
                 fault = str(error)
                 faults += 1
                 said_so += isinstance(error, base.AsBefore)
 
-        assert has(there) == counts(start if fault else SMALL_NEW), (nth, fault)
+        assert has(there) == counts(start if fault else wished), (nth, fault)
         assert is_whole(there), (nth, fault)
-        there.apply(*SMALL_NEW)
-        assert has(there) == counts(SMALL_NEW), nth
+        there.apply(*wished)
+        assert has(there) == counts(wished), nth
     assert faults
     assert said_so
 
